@@ -1,0 +1,1 @@
+"""Published systems and naive rows behind the harness's interface, one module per system."""

@@ -1,0 +1,1 @@
+"""The harness: dataset -> split -> adapt -> embed -> evaluate -> result. Knows no particular model."""

@@ -1,0 +1,1 @@
+"""From files on disk to a validated dataset, decoded pixels and a patient-level split."""

@@ -1,0 +1,25 @@
+"""The few kinds of error a user can meet. Every message says what is wrong, where, and how to mend it."""
+
+
+class BenchmarkError(Exception):
+    """Base of all errors that the harness raises on purpose."""
+
+
+class BadInput(BenchmarkError):
+    """The user's command, file or plug-in cannot be used as given (exit code 2)."""
+
+
+class MissingWeights(BadInput):
+    """Pretrained weights were asked for and are not on this machine."""
+
+
+class UnsupportedModality(BenchmarkError):
+    """A model was asked to encode something it has no encoder for."""
+
+
+class BrokenModel(BenchmarkError):
+    """A model broke its contract: wrong shape or dtype, values that are not finite, state written in eval mode."""
+
+
+class TrainingDiverged(BenchmarkError):
+    """The training loss stopped being finite; the unit is recorded as failed and the run goes on."""

@@ -1,0 +1,247 @@
+"""What a model must give the harness: the protocol, its card, and the small types both sides speak.
+
+Nothing here imports torch, so cards can be listed, planned and checked for weights in milliseconds;
+a registered entry names its ``build`` function, which is imported when the model is first needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict
+
+from benchmark.errors import BadInput
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+    from torch import Tensor
+
+    from benchmark.data.manifest import Dataset
+
+Scale = Literal["paper", "tiny"]
+"""``paper``: the published architecture, to the layer. ``tiny``: the same topology, narrow and shallow."""
+
+Modality = Literal["image", "text", "structured"]
+
+
+# --------------------------------------------------------------------------------------------- card
+
+
+class WeightSource(BaseModel):
+    """One set of published files that a tower is loaded from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    repo_id: str
+    """Hub repository, ``owner/name``; also the folder looked for under ``--weights-dir``."""
+    revision: str
+    """Pinned commit of the repository."""
+    files: tuple[str, ...]
+    """File names inside the repository that the loader reads."""
+    tower: str
+    """What the files hold, in words: ``image tower``, ``text tower``, ``both towers``."""
+    licence: str
+    """Licence of the weights as stated by their publisher, or ``not stated``."""
+
+
+class ReportedFigures(BaseModel):
+    """Figures that a paper prints for this system. Shown as reported, never mixed with measured rows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str
+    """Paper and table."""
+    dataset: str
+    """The data set the figures are about."""
+    values: dict[str, float]
+    """Metric, under the name that the paper prints, to value in percent."""
+    caveat: str = ""
+    """What a reader must know before comparing."""
+
+
+class ModelCard(BaseModel):
+    """What is known of a model before it is built."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    """The name it is called by on the command line."""
+    title: str
+    """The name shown to readers."""
+    summary: str
+    """One sentence: which encoders, which objective."""
+    paper: str
+    """Citation with an arXiv id or DOI."""
+    licence: str
+    """Licence of the code that this entry runs."""
+    inputs: tuple[Modality, ...]
+    """What the classification score of a sample is computed from. Rows with other inputs answer another question."""
+    training_data: str = ""
+    """What the published weights were trained on, and whether labels of a benchmark's kind were among it."""
+    weights: tuple[WeightSource, ...] = ()
+    """Published weights; empty where the system has none."""
+    reported: tuple[ReportedFigures, ...] = ()
+    """Figures printed in papers."""
+    extra: str | None = None
+    """Optional dependency group it needs, as in ``pip install 'lumbarclip-benchmark[EXTRA]'``."""
+    version: str = "1"
+    """Raised whenever the same specification would give other features: part of every cell's id."""
+
+
+# --------------------------------------------------------------------------------------------- heads
+
+
+@dataclass(frozen=True, order=True)
+class HeadSpec:
+    """A projection head: ``none``, ``linear-D`` or ``mlp-D`` (Linear-ReLU-Linear), D the output width."""
+
+    kind: Literal["none", "linear", "mlp"]
+    width: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> HeadSpec:
+        """Read ``none``, ``linear-256`` or ``mlp-512``.
+
+        Raises:
+            BadInput: for anything else.
+        """
+        if text == "none":
+            return cls("none")
+        match = re.fullmatch(r"(linear|mlp)-([1-9][0-9]{0,4})", text)
+        if match is None:
+            raise BadInput(f"unknown head {text!r}; use 'none', 'linear-D' or 'mlp-D', for example 'linear-256'")
+        kind: Literal["linear", "mlp"] = "linear" if match[1] == "linear" else "mlp"
+        return cls(kind, int(match[2]))
+
+    def __str__(self) -> str:
+        return self.kind if self.width is None else f"{self.kind}-{self.width}"
+
+
+# --------------------------------------------------------------------------------------------- interface
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder returns for a batch of B samples. Nothing in it is normalised."""
+
+    pooled: Tensor
+    """(B, d) float32: one vector per sample, before any projection."""
+    tokens: Tensor | None = None
+    """(B, P, d_p) patch, region or word vectors, for objectives and maps that need them."""
+    mask: Tensor | None = None
+    """(B, P) bool, True where ``tokens`` holds a real token."""
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """Everything a ``build`` function may need. Plug-ins read what they use; new fields never break them."""
+
+    scale: Scale = "tiny"
+    weights: Literal["pretrained", "random"] | Path = "random"
+    """``pretrained``: the card's sources, found under ``files``; a path: a state dict saved by this harness."""
+    files: dict[str, Path] = field(default_factory=dict)
+    """Local folder per ``repo_id`` of the card, resolved before the model is built; empty unless pretrained."""
+    device: str = "cpu"
+    seed: int = 0
+    """Seeds random weights."""
+    train_reports: tuple[str, ...] = ()
+    """Reports of the train split, sorted and distinct; at ``tiny`` scale the tokenizer is trained on them."""
+
+
+@runtime_checkable
+class VisionLanguageModel(Protocol):
+    """An encoder pair. A Protocol: no base class is needed, though trainable models are ``nn.Module`` too.
+
+    A model may further define
+
+    * ``project_image(Features) -> Tensor`` and ``project_text(Features) -> Tensor``: its released projections,
+      (B, d), L2-normalised;
+    * ``make_objective() -> nn.Module``: its training objective, called as ``objective(image, text, augmented,
+      labels)`` with ``Features`` whose ``pooled`` is already projected and L2-normalised, ``augmented`` the
+      Features of one augmented text per sample or None, and ``labels`` (B, C) float multi-hot; it returns a
+      scalar. The default is symmetric InfoNCE. It must not hold tower parameters: heads of many variants are
+      trained together under ``torch.func.vmap``.
+    """
+
+    card: ModelCard
+    image_dim: int
+    text_dim: int
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """Turn a decoded picture (mode ``L`` or ``RGB``) into this model's input, (3, H, W) float32."""
+
+    def encode_image(self, pixels: Tensor) -> Features:
+        """Encode (B, 3, H, W) float32 into ``pooled`` (B, image_dim)."""
+
+    def encode_text(self, texts: Sequence[str]) -> Features:
+        """Encode B texts into ``pooled`` (B, text_dim).
+
+        Raises:
+            UnsupportedModality: where the model has no text encoder.
+        """
+
+
+@runtime_checkable
+class NaiveModel(Protocol):
+    """A row every benchmark must beat: features that need no encoder, under the same probe as all others."""
+
+    card: ModelCard
+
+    def features(self, dataset: Dataset, train: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Compute (n, d) features of all n samples; whatever is fitted is fitted on rows ``train`` alone.
+
+        Raises:
+            UnsupportedModality: where the dataset lacks what the row is made from.
+        """
+
+
+@runtime_checkable
+class Augmentation(Protocol):
+    """Rewordings of training reports. Validation and test texts are never augmented."""
+
+    name: str
+
+    def reword(self, report: str, count: int, rng: np.random.Generator) -> list[str]:
+        """Give ``count`` rewordings of one report; the same generator state gives the same rewordings."""
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """What an entry point of group ``lumbarclip_benchmark.models`` holds."""
+
+    card: ModelCard
+    build: str | Callable[[BuildRequest], VisionLanguageModel | NaiveModel]
+    """A function, or ``module:function`` to be imported when the model is first built."""
+    kind: Literal["encoder", "naive"] = "encoder"
+    trainable: bool = True
+    """Whether ``encode_image`` and ``encode_text`` pass gradients, so that the ``full`` regime exists."""
+
+    def make(self, request: BuildRequest) -> VisionLanguageModel | NaiveModel:
+        """Import the build function if need be, and build."""
+        if callable(self.build):
+            return self.build(request)
+        module, _, name = self.build.partition(":")
+        built: VisionLanguageModel | NaiveModel = getattr(importlib.import_module(module), name)(request)
+        return built
+
+
+@dataclass(frozen=True)
+class AugmentationEntry:
+    """What an entry point of group ``lumbarclip_benchmark.augmentations`` holds."""
+
+    name: str
+    summary: str
+    build: Callable[[], Augmentation]
+    version: str = "1"
+    """Raised whenever the same report and seed would give other rewordings."""
+
+
+Objective = Callable[["Features", "Features", "Features | None", "Tensor"], "Tensor"]
+"""Call signature of what ``make_objective`` returns: image, text, augmented text or None, multi-hot labels."""

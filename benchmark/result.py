@@ -1,0 +1,272 @@
+"""What a run leaves behind: one JSON per cell, one Parquet of predictions per cell, and a tidy frame over them.
+
+    runs/<name>/run.json              RunRecord
+    runs/<name>/cells/<id>.json       CellResult
+    runs/<name>/predictions/<id>.parquet
+    runs/<name>/leaderboard/          written by ``leaderboards``
+
+Every file appears by an atomic rename, so a reader never sees half of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+
+SCHEMA_VERSION = 1
+"""Version of the files below; a reader refuses a newer one."""
+
+PROTOCOL_VERSION = "1"
+"""Raised whenever training, splitting or evaluation would give other numbers: part of every cell's id."""
+
+Regime = Literal["frozen", "heads", "full"]
+REGIMES: tuple[Regime, ...] = ("frozen", "heads", "full")
+
+Number = Annotated[
+    float,
+    BeforeValidator(lambda v: math.nan if v is None else v),
+    PlainSerializer(lambda v: None if math.isnan(v) else v, when_used="json"),
+]
+"""A float whose NaN is ``null`` in JSON."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Estimate(_Record):
+    """A metric on the test split with its patient-level bootstrap interval."""
+
+    value: Number
+    """The plug-in value; NaN where the metric is undefined."""
+    low: Number = math.nan
+    """Lower end of the 95% interval."""
+    high: Number = math.nan
+    """Upper end of the 95% interval."""
+    n: int
+    """Samples it was computed on."""
+    n_patients: int
+    """Independent groups (patients) among them; the unit of resampling."""
+    why_undefined: str = ""
+    """Why ``value`` is NaN, in words."""
+
+
+class Measurement(_Record):
+    """One metric of one evaluator in one feature space."""
+
+    evaluator: str
+    """``probe_standard``, ``probe_paper``, ``few_shot_k4``, ``knn``, ``zero_shot``, ``retrieval``…"""
+    space: Literal["pooled", "projected"]
+    """Features before the projection, or after it."""
+    metric: str
+    """With its averaging in the name: ``f1_macro``, ``roc_auc``, ``recall@5_image_to_text``…"""
+    estimate: Estimate
+    chance: Number = math.nan
+    """What answering at random would give, where that is known."""
+
+
+class Profile(_Record):
+    """Cost, measured in the run on the hardware named in the provenance."""
+
+    images_per_s: Number = math.nan
+    texts_per_s: Number = math.nan
+    parameters: int = 0
+    """Of both towers, the heads left out."""
+    head_parameters: int = 0
+    peak_memory_mb: Number = math.nan
+    """Peak resident memory of the process (CPU) or peak allocated memory of the device (GPU), in MiB."""
+    adapt_s: Number = math.nan
+    """Seconds spent training; NaN where nothing was trained."""
+    evaluate_s: Number = math.nan
+
+
+class Failure(_Record):
+    """Why a cell has no result."""
+
+    kind: str
+    """The exception's type."""
+    message: str
+    traceback_tail: str
+
+
+class CellSpec(_Record):
+    """The whole specification of a cell; its hash is the cell's id, file name and resume key."""
+
+    model: str
+    model_version: str
+    provider: str
+    """Distribution (and version) or plug-in file (and digest) that registered the model."""
+    scale: Literal["paper", "tiny"]
+    weights: str
+    """``random:SEED`` or a digest of the files that were read; NOT the words of the command line."""
+    regime: Regime
+    augmentation: str
+    head: str
+    seed: int
+    dataset: str
+    """Name of the dataset, for readers."""
+    split: str
+    """Fingerprint of samples, patients, split, labels and pixels."""
+    protocol: dict[str, Any]
+    """Training and evaluation settings that change numbers."""
+    protocol_version: str = PROTOCOL_VERSION
+
+    @property
+    def id(self) -> str:
+        """Hex digest of the canonical JSON of this specification."""
+        return digest(self.model_dump(mode="json"))
+
+    @property
+    def random_weights(self) -> bool:
+        """Whether the towers started from random numbers."""
+        return self.weights.startswith("random:")
+
+
+class CellResult(_Record):
+    """One row of the benchmark."""
+
+    schema_version: int = SCHEMA_VERSION
+    id: str
+    spec: CellSpec
+    title: str
+    """The model's name for readers."""
+    inputs: tuple[str, ...]
+    """What the classification score was computed from: ``image``, ``text``, ``structured`` or nothing."""
+    status: Literal["done", "failed"]
+    primary_space: Literal["pooled", "projected"] = "pooled"
+    """Which space this row is ranked by: pooled, but projected where only the heads were trained."""
+    measurements: tuple[Measurement, ...] = ()
+    fits: dict[str, Any] = {}
+    """What was fitted and chosen: strength, gradient norm, edge of the grid, training curve."""
+    left_out: dict[str, str] = {}
+    """Evaluator to the reason why it was not run."""
+    profile: Profile = Profile()
+    failure: Failure | None = None
+    provenance: dict[str, Any] = {}
+
+
+class Finding(_Record):
+    """One audit finding. Rows are numbers in the manifest, never patients."""
+
+    code: str
+    """Stable, as ``LB001``."""
+    severity: Literal["error", "warning", "note"]
+    message: str
+    count: int = 0
+    rows: tuple[int, ...] = ()
+    """At most 20 row numbers, 1-based, as examples."""
+    remedy: str = ""
+
+
+class SplitRecord(_Record):
+    """How the samples were divided."""
+
+    fingerprint: str
+    origin: Literal["seeded", "given"]
+    grouped_by: Literal["patient", "identical picture"]
+    seed: int
+    n: dict[str, int]
+    """Samples per part."""
+    n_patients: dict[str, int]
+    class_counts: dict[str, dict[str, int]]
+    """Part -> class name -> samples."""
+
+
+class DatasetRecord(_Record):
+    """What was evaluated on."""
+
+    name: str
+    task: Literal["binary", "multiclass", "multilabel"]
+    classes: tuple[str, ...]
+    positive_class: str | None = None
+    n: int
+    has_reports: bool
+    has_structured: bool
+    licence: str = ""
+    citation: str = ""
+    exclusions: dict[str, int] = {}
+    """Reason -> rows left out."""
+    synthetic: bool = False
+    """Whether the pictures were drawn by a program."""
+
+
+class RunRecord(_Record):
+    """``run.json``: what was asked, on what, with what."""
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    started: str
+    """UTC, ISO 8601."""
+    config: dict[str, Any]
+    dataset: DatasetRecord
+    split: SplitRecord
+    audit: tuple[Finding, ...] = ()
+    cells: tuple[str, ...]
+    """Ids planned, in the order they are run; finished ones have a file in ``cells/``."""
+    collapsed: dict[str, str] = {}
+    """Variant that was not run -> the variant it is the same as, and why."""
+    impossible: dict[str, str] = {}
+    """Variant that cannot be run -> why."""
+    provenance: dict[str, Any] = {}
+    status: Literal["running", "interrupted", "done"] = "running"
+
+
+# --------------------------------------------------------------------------------------------- files
+
+
+def digest(value: Any, size: int = 10) -> str:  # noqa: ANN401 - any JSON value
+    """Hash a JSON value: blake2b over its canonical form (sorted keys, no spaces), ``size`` bytes in hex."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=size).hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write through a temporary file in the same folder, fsync, rename: a kill leaves the old file or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def tidy(results: list[CellResult]) -> pd.DataFrame:
+    """One row per measurement, with the cell's axes beside it; failed cells have no rows."""
+    rows = [
+        {
+            "id": result.id,
+            "model": result.spec.model,
+            "title": result.title,
+            "inputs": "+".join(result.inputs),
+            "weights": "random" if result.spec.random_weights else "pretrained",
+            "scale": result.spec.scale,
+            "regime": result.spec.regime,
+            "augmentation": result.spec.augmentation,
+            "head": result.spec.head,
+            "seed": result.spec.seed,
+            "dataset": result.spec.dataset,
+            "split": result.spec.split,
+            "evaluator": m.evaluator,
+            "space": m.space,
+            "primary": m.space == result.primary_space,
+            "metric": m.metric,
+            **m.estimate.model_dump(),
+            "chance": m.chance,
+        }
+        for result in results
+        for m in result.measurements
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,1 @@
+"""LumbarCLIP (arXiv:2509.20813): towers, soft CLIP loss and text augmentation."""

@@ -1,0 +1,1 @@
+"""Text augmentations of training reports, one module per augmentation."""
