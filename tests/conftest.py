@@ -1,7 +1,10 @@
 """Settings every test runs under: no network, few threads, and where the real data sets lie."""
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -18,3 +21,26 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip("the folder of real data sets is absent (set REAL_DATA)")
     return REAL_DATA
+
+
+def _plugin() -> ModuleType:
+    path = Path(__file__).parent / "plugins" / "toy.py"
+    spec = importlib.util.spec_from_file_location("toy_plugin", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["toy_plugin"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def toy() -> ModuleType:
+    """The plug-in module of ``plugins/toy.py``, its counters at zero."""
+    return _plugin()
+
+
+@pytest.fixture(scope="session")
+def toy_file() -> Path:
+    """Path of the toy plug-in, for ``--plugin``."""
+    return Path(__file__).parent / "plugins" / "toy.py"

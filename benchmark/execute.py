@@ -1,0 +1,401 @@
+"""The work of one unit: build the model, adapt it, embed the dataset, evaluate, and hand over one result per cell."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmark import profile
+from benchmark.adapt import (
+    Adapted,
+    HeadMember,
+    PairedFeatures,
+    Pairs,
+    multi_hot,
+    reword,
+    train_full,
+    train_heads,
+)
+from benchmark.config import RunConfig
+from benchmark.data.manifest import Dataset
+from benchmark.data.preprocess import picture
+from benchmark.data.split import Split
+from benchmark.embed import Extractor, inference, preprocessed, to_device
+from benchmark.errors import TrainingDiverged, UnsupportedModality
+from benchmark.evaluate.protocol import Space, evaluate
+from benchmark.heads import ProjectionPair
+from benchmark.model import BuildRequest, Features, NaiveModel, VisionLanguageModel
+from benchmark.plan import FROZEN, Unit
+from benchmark.registry import Registry
+from benchmark.result import CellResult, CellSpec, Failure, Profile, digest
+from benchmark.store import ArrayStore
+
+Stage = Callable[[str], Callable[[int, int], None]]
+"""Called with the name of a stage that begins; gives the callback for its (done, total)."""
+
+PREPARED_LIMIT = 2**30
+"""Bytes of preprocessed training pictures kept in memory; beyond it they are prepared anew in each epoch."""
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A cell's result, and the predictions it was computed from."""
+
+    result: CellResult
+    predictions: pd.DataFrame | None
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What all units of a run share: the data, its division, the settings, the store, the device."""
+
+    config: RunConfig
+    dataset: Dataset
+    split: Split
+    registry: Registry
+    store: ArrayStore
+    device: torch.device
+    provenance: dict[str, Any]
+
+    @cached_property
+    def distinct_reports(self) -> tuple[str, ...]:
+        """All reports, sorted, each once."""
+        return tuple(sorted({r for r in self.dataset.reports or () if r is not None}))
+
+    @cached_property
+    def train_reports(self) -> tuple[str, ...]:
+        """Reports of the train split, sorted, each once: all that a tokenizer may learn from."""
+        reports = self.dataset.reports or ()
+        return tuple(sorted({r for i in self.split.train if reports and (r := reports[i]) is not None}))
+
+    @cached_property
+    def pairs(self) -> NDArray[np.int64]:
+        """Training samples that have a report."""
+        reports = self.dataset.reports
+        assert reports is not None, "the planner trains nothing on a dataset without reports"
+        return np.array([i for i in self.split.train if reports[i] is not None], dtype=np.int64)
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Multi-hot labels of the training pairs, (n_pairs, C)."""
+        return multi_hot(self.dataset.labels[self.pairs], len(self.dataset.classes))
+
+    def rewordings(self, name: str) -> dict[str, list[str]]:
+        """Training report -> its rewordings under an augmentation; empty for ``none``."""
+        if name == "none":
+            return {}
+        registered = self.registry.augmentation(name)
+        return reword(
+            registered.entry.build(),
+            self.train_reports,
+            self.config.full_training.rewordings,
+            fingerprint=self.split.fingerprint,
+            version=registered.entry.version,
+        )
+
+
+def execute(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
+    """Do a unit's work, handing over each cell as soon as it is finished."""
+    if unit.kind == "naive":
+        yield from _naive(unit, bench, stage)
+    elif unit.kind == "towers":
+        yield from _towers(unit, bench, stage)
+    else:
+        yield from _full(unit, bench, stage)
+
+
+# --------------------------------------------------------------------------------------------- kinds of unit
+
+
+def _naive(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
+    """Features without an encoder, under the same standard probe as everything else."""
+    model = unit.candidate.registered.entry.make(BuildRequest(seed=unit.seed))
+    assert isinstance(model, NaiveModel), f"{unit.name} is registered as naive and is not"
+    stage("features")
+    features = model.features(bench.dataset, bench.split.train)
+    space = Space("pooled", features, None, None, aligned=False)
+    (_, spec) = unit.cells[0]
+    yield _evaluated(unit, spec, bench, [space], Profile(), {}, stage, evaluators=("probe_standard",))
+
+
+def _towers(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
+    """All frozen and heads cells of a model: one pass of its encoders, one batched training of heads."""
+    profile.reset_peak_memory(bench.device)
+    model = _build(unit, bench)
+    extractor = Extractor(
+        model, _weights_key(unit, bench), bench.store, device=bench.device, precision=bench.config.precision
+    )
+    embedded = _embed(extractor, bench, _augmentations(unit), stage)
+    costs = _costs(model, bench, stage)
+    trained = _train_heads(unit, bench, model, embedded, stage)
+    for variant, spec in unit.cells:
+        if variant == FROZEN:
+            spaces = [embedded.pooled(), *_released(model, embedded)]
+            yield _evaluated(unit, spec, bench, spaces, costs, {}, stage)
+            continue
+        adapted, seconds = trained[spec.id]
+        if isinstance(adapted, TrainingDiverged):
+            yield Finished(failed(unit, spec, bench.provenance, adapted, ""), None)
+            continue
+        costs_here = replace_profile(costs, adapt_s=seconds, head_parameters=profile.parameters(adapted.pair))
+        yield _evaluated(
+            unit, spec, bench, [embedded.projected(adapted.pair)], costs_here, _training_record(adapted, bench), stage
+        )
+
+
+def _full(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
+    """Towers and heads trained on the train split, then embedded with the weights that came out."""
+    (variant, spec) = unit.cells[0]
+    profile.reset_peak_memory(bench.device)
+    model = _build(unit, bench)
+    start = time.perf_counter()
+    adapted = train_full(
+        model,
+        _pairs(model, bench, bench.rewordings(variant.augmentation)),
+        variant.head,
+        bench.config.full_training,
+        seed=spec.seed,
+        fingerprint=bench.split.fingerprint,
+        device=bench.device,
+        precision=bench.config.precision,
+        progress=stage("training"),
+    )
+    seconds = time.perf_counter() - start
+    # These weights exist only in this unit, so their embeddings are of no use to any other: nothing is kept.
+    with tempfile.TemporaryDirectory() as folder:
+        store = ArrayStore(Path(folder))
+        extractor = Extractor(model, spec.id, store, device=bench.device, precision=bench.config.precision)
+        embedded = _embed(extractor, bench, (), stage)
+        costs = replace_profile(
+            _costs(model, bench, stage), adapt_s=seconds, head_parameters=profile.parameters(adapted.pair)
+        )
+        spaces = [embedded.pooled(), embedded.projected(adapted.pair.cpu())]
+        yield _evaluated(unit, spec, bench, spaces, costs, _training_record(adapted, bench), stage)
+
+
+# --------------------------------------------------------------------------------------------- steps
+
+
+def _build(unit: Unit, bench: Bench) -> VisionLanguageModel:
+    weights = unit.candidate.at(unit.seed)
+    request = BuildRequest(
+        scale=bench.config.scale,
+        weights=weights.path or ("random" if weights.kind == "random" else "pretrained"),
+        files=weights.files,
+        device=str(bench.device),
+        seed=unit.seed,
+        train_reports=bench.train_reports,
+    )
+    model = unit.candidate.registered.entry.make(request)
+    assert isinstance(model, VisionLanguageModel), f"{unit.name} is registered as an encoder and is not"
+    return model
+
+
+def _weights_key(unit: Unit, bench: Bench) -> str:
+    """What frozen features are stored under: the weights and, where the tokenizer is learned, what it learned from."""
+    weights = unit.candidate.at(unit.seed)
+    learned = [] if weights.kind == "pretrained" else list(bench.train_reports)
+    return digest([weights.digest, bench.config.scale, unit.candidate.registered.provider, learned])
+
+
+@dataclass(frozen=True, eq=False)
+class _Embedded:
+    """The dataset through one model's encoders."""
+
+    image: NDArray[np.float32]
+    """(n, d_I), in dataset order."""
+    text_of: dict[str, NDArray[np.float32]] | None
+    """Text -> (d_T,): reports, prompts and rewordings; None where the model or the dataset has no text."""
+    reports: tuple[str | None, ...]
+    prompts: dict[str, tuple[str, ...]]
+
+    def pooled(self) -> Space:
+        return Space("pooled", self.image, None, None, aligned=False)
+
+    def projected(self, pair: ProjectionPair) -> Space:
+        return self._aligned(
+            lambda features: pair.project_image(features.pooled), lambda features: pair.project_text(features.pooled)
+        )
+
+    def _aligned(self, image: Callable[[Features], Tensor], text: Callable[[Features], Tensor]) -> Space:
+        with torch.inference_mode():
+            pictures = image(Features(torch.from_numpy(self.image))).numpy()
+            if self.text_of is None:
+                return Space("projected", pictures, None, None, aligned=True)
+            vectors = text(Features(torch.from_numpy(np.stack(list(self.text_of.values()))))).numpy()
+        row = {t: i for i, t in enumerate(self.text_of)}
+        texts = np.full((len(pictures), vectors.shape[1]), np.nan, dtype=np.float32)
+        for i, report in enumerate(self.reports):
+            if report is not None:
+                texts[i] = vectors[row[report]]
+        prompts = {name: vectors[[row[s] for s in sentences]] for name, sentences in self.prompts.items()}
+        return Space("projected", pictures, texts if self.reports else None, prompts or None, aligned=True)
+
+
+def _embed(extractor: Extractor, bench: Bench, augmentations: Sequence[str], stage: Stage) -> _Embedded:
+    dataset, batch = bench.dataset, bench.config.encode_batch
+    image = extractor.images(dataset.pixels, dataset.pixel_hashes, batch=batch, progress=stage("encoding pictures"))
+    prompts = dict(dataset.card.prompts)
+    texts = dict.fromkeys([*bench.distinct_reports, *(s for sentences in prompts.values() for s in sentences)])
+    for name in augmentations:
+        texts.update(dict.fromkeys(t for options in bench.rewordings(name).values() for t in options))
+    text_of = None
+    if texts:
+        try:
+            vectors = extractor.texts(list(texts), batch=batch, progress=stage("encoding texts"))
+            text_of = dict(zip(texts, vectors, strict=True))
+        except UnsupportedModality:  # an image-only model: what needs text is left out by the evaluation, with reason
+            text_of = None
+    return _Embedded(image, text_of, dataset.reports or (), prompts if text_of else {})
+
+
+def _released(model: VisionLanguageModel, embedded: _Embedded) -> list[Space]:
+    """The space behind a model's own published projections, where it has them."""
+    image, text = getattr(model, "project_image", None), getattr(model, "project_text", None)
+    if image is None or text is None:
+        return []
+    with inference(model):
+        return [embedded._aligned(image, text)]
+
+
+def _augmentations(unit: Unit) -> list[str]:
+    return sorted({variant.augmentation for variant, _ in unit.cells} - {"none"})
+
+
+def _train_heads(
+    unit: Unit, bench: Bench, model: VisionLanguageModel, embedded: _Embedded, stage: Stage
+) -> dict[str, tuple[Adapted | TrainingDiverged, float]]:
+    """Cell id -> its trained heads, and its share of the time that training all of them together took."""
+    wanted = {spec.id: HeadMember(v.head, v.augmentation, spec.seed) for v, spec in unit.cells if v.regime == "heads"}
+    if not wanted:
+        return {}
+    if embedded.text_of is None:
+        raise UnsupportedModality(f"{unit.name}: heads are trained on pairs, and this model encodes no text")
+    row = {text: i for i, text in enumerate(embedded.text_of)}
+    reports = [bench.dataset.reports[i] for i in bench.pairs] if bench.dataset.reports else []
+    rewordings = {}
+    for name in _augmentations(unit):
+        options = bench.rewordings(name)
+        rewordings[name] = torch.tensor([[row[t] for t in options[r]] for r in reports if r is not None])
+    data = PairedFeatures(
+        image=torch.from_numpy(embedded.image[bench.pairs]),
+        text=torch.from_numpy(np.stack(list(embedded.text_of.values()))),
+        report=torch.tensor([row[r] for r in reports if r is not None]),
+        rewordings=rewordings,
+        labels=bench.labels,
+    )
+    start = time.perf_counter()
+    trained = train_heads(
+        model,
+        data,
+        list(wanted.values()),
+        bench.config.heads_training,
+        fingerprint=bench.split.fingerprint,
+        device=bench.device,
+        progress=stage("training heads"),
+    )
+    share = (time.perf_counter() - start) / len(wanted)
+    return {cell: (trained[member], share) for cell, member in wanted.items()}
+
+
+def _pairs(model: VisionLanguageModel, bench: Bench, rewordings: dict[str, list[str]]) -> Pairs:
+    """Training pairs, with their pictures preprocessed once where they fit into memory."""
+    dataset, chosen = bench.dataset, bench.pairs
+    reports = [r for i in chosen if (r := (dataset.reports or ())[i]) is not None]
+    cpu = torch.device("cpu")
+    size = model.preprocess(picture(dataset.pixels[chosen[0]])).nbytes * len(chosen)
+    if size <= PREPARED_LIMIT:
+        parts = [chosen[i : i + 64].tolist() for i in range(0, len(chosen), 64)]
+        ready = torch.cat(list(preprocessed(model, dataset.pixels, parts, device=cpu)))
+        return Pairs(lambda rows: ready[torch.from_numpy(rows)], reports, rewordings, bench.labels)
+
+    def prepare(rows: NDArray[np.int64]) -> Tensor:
+        return next(preprocessed(model, dataset.pixels, [chosen[rows].tolist()], device=cpu))
+
+    return Pairs(prepare, reports, rewordings, bench.labels)
+
+
+def _costs(model: VisionLanguageModel, bench: Bench, stage: Stage) -> Profile:
+    """Rates on one batch of the dataset's own pictures and reports, and the size of the towers."""
+    stage("measuring throughput")
+    batch = min(bench.config.encode_batch, len(bench.dataset))
+    with inference(model):
+        pixels = next(preprocessed(model, bench.dataset.pixels, [list(range(batch))], device=bench.device))
+        images = profile.images_per_s(model, to_device(pixels, bench.device), device=bench.device)
+        texts = float("nan")
+        if bench.distinct_reports:
+            try:
+                texts = profile.texts_per_s(model, bench.distinct_reports[:batch], device=bench.device)
+            except UnsupportedModality:  # an image-only model has no such rate
+                texts = float("nan")
+    return Profile(images_per_s=images, texts_per_s=texts, parameters=profile.parameters(model))
+
+
+def _training_record(adapted: Adapted, bench: Bench) -> dict[str, Any]:
+    left_out = len(bench.split.train) - len(bench.pairs)
+    return {"losses": list(adapted.losses), "pairs": len(bench.pairs), "left_out_without_report": left_out}
+
+
+def _evaluated(
+    unit: Unit,
+    spec: CellSpec,
+    bench: Bench,
+    spaces: Sequence[Space],
+    costs: Profile,
+    training: dict[str, Any],
+    stage: Stage,
+    *,
+    evaluators: Sequence[str] | None = None,
+) -> Finished:
+    stage("evaluating")
+    start = time.perf_counter()
+    evaluation = evaluate(spaces, bench.dataset, bench.split, bench.config.evaluation, evaluators=evaluators)
+    card = unit.candidate.registered.entry.card
+    result = CellResult(
+        id=spec.id,
+        spec=spec,
+        title=card.title,
+        inputs=card.inputs,
+        status="done",
+        primary_space=spaces[-1].name if spec.regime == "heads" else "pooled",
+        measurements=evaluation.measurements,
+        fits=evaluation.fits | ({"training": training} if training else {}),
+        left_out=evaluation.left_out,
+        profile=replace_profile(
+            costs,
+            peak_memory_mb=profile.peak_memory_mb(bench.device) if unit.kind != "naive" else float("nan"),
+            evaluate_s=time.perf_counter() - start,
+        ),
+        provenance=bench.provenance,
+    )
+    return Finished(result, evaluation.predictions)
+
+
+def failed(unit: Unit, spec: CellSpec, provenance: dict[str, Any], error: Exception, traceback_tail: str) -> CellResult:
+    """The record of a cell that raised."""
+    card = unit.candidate.registered.entry.card
+    return CellResult(
+        id=spec.id,
+        spec=spec,
+        title=card.title,
+        inputs=card.inputs,
+        status="failed",
+        failure=Failure(kind=type(error).__name__, message=str(error), traceback_tail=traceback_tail),
+        provenance=provenance,
+    )
+
+
+def replace_profile(costs: Profile, **changes: float) -> Profile:
+    """A profile with some figures set."""
+    return costs.model_copy(update=changes)

@@ -1,0 +1,236 @@
+"""From a configuration to the cells to run: the product of the axes, less what is meaningless or impossible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
+from typing import Any, Literal
+
+from benchmark.config import RunConfig
+from benchmark.model import HeadSpec, ModelEntry
+from benchmark.registry import Registered
+from benchmark.result import PROTOCOL_VERSION, CellSpec, Regime, digest
+from benchmark.weights import ResolvedWeights
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One point of the three axes."""
+
+    regime: Regime
+    augmentation: str
+    head: HeadSpec
+
+    def __str__(self) -> str:
+        return f"{self.regime} / {self.augmentation} / {self.head}"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A registered model with the weights it starts from, one per seed that gives other weights."""
+
+    registered: Registered[ModelEntry]
+    weights: dict[int, ResolvedWeights]
+    """Seed -> weights. Random weights differ by seed; published ones stand once, under the first seed."""
+
+    def at(self, seed: int) -> ResolvedWeights:
+        """The weights that a seed starts from."""
+        return self.weights.get(seed) or next(iter(self.weights.values()))
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Cells that are worked on together and fail together.
+
+    ``naive``: one row without an encoder. ``towers``: all frozen and heads cells of one model and one set of initial
+    weights, which share one pass of its encoders and one batched training of heads. ``full``: one training of the
+    towers.
+    """
+
+    kind: Literal["naive", "towers", "full"]
+    candidate: Candidate
+    seed: int
+    cells: tuple[tuple[Variant, CellSpec], ...]
+
+    @property
+    def name(self) -> str:
+        """For progress lines and errors: the model, and the variant where it is one."""
+        model = self.candidate.registered.name
+        if self.kind == "naive":
+            return model
+        label = str(self.cells[0][0]) if self.kind == "full" else " + ".join(_regimes(self.cells))
+        return f"{model}: {label}, seed {self.seed}"
+
+    @property
+    def id(self) -> str:
+        """Digest over the ids of its cells."""
+        return digest([spec.id for _, spec in self.cells])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run will do, in order."""
+
+    units: tuple[Unit, ...]
+    collapsed: dict[str, str] = field(default_factory=dict)
+    """Variant that is not run twice -> what it is the same as, and why."""
+    impossible: dict[str, str] = field(default_factory=dict)
+    """Model and variant that cannot be run -> why."""
+
+    @property
+    def specs(self) -> tuple[CellSpec, ...]:
+        """All cells, in the order they are run."""
+        return tuple(spec for unit in self.units for _, spec in unit.cells)
+
+
+FROZEN = Variant("frozen", "none", HeadSpec("none"))
+
+
+def variants(config: RunConfig) -> tuple[tuple[Variant, ...], dict[str, str]]:
+    """The distinct variants of the axes, and the ones that say the same thing under another name.
+
+    Nothing is trained in ``frozen``, so neither augmented training texts nor an untrained head change anything there;
+    a head without parameters leaves nothing to train in ``heads``.
+    """
+    kept: dict[Variant, None] = {}
+    collapsed: dict[str, str] = {}
+    heads = [HeadSpec.parse(head) for head in config.heads]
+    for regime, augmentation, head in product(config.regimes, config.augmentations, heads):
+        variant = Variant(regime, augmentation, head)
+        same_as, why = _same_as(variant)
+        kept[same_as] = None
+        if same_as != variant:
+            collapsed[str(variant)] = f"the same as {same_as}: {why}"
+    return tuple(kept), collapsed
+
+
+def plan(
+    config: RunConfig,
+    candidates: Sequence[Candidate],
+    *,
+    dataset: str,
+    fingerprint: str,
+    has_reports: bool,
+    rewordings: Mapping[str, str],
+) -> Plan:
+    """Lay out the units: naive rows first, then per model its frozen and heads cells, then each full training.
+
+    Args:
+        config: The axes and settings.
+        candidates: Models with their resolved weights.
+        dataset: Its name, for readers.
+        fingerprint: Of the split.
+        has_reports: Whether anything can be trained on pairs.
+        rewordings: Augmentation name -> version of its code, part of the id of the cells that use it.
+    """
+    write = partial(_spec, config, rewordings=rewordings, dataset=dataset, fingerprint=fingerprint)
+    distinct, collapsed = variants(config)
+    impossible: dict[str, str] = {}
+    units: list[Unit] = []
+    for candidate in sorted(candidates, key=lambda c: c.registered.entry.kind == "encoder"):
+        if candidate.registered.entry.kind == "naive":
+            cell = (FROZEN, write(candidate, FROZEN, config.seeds[0]))
+            units.append(Unit("naive", candidate, config.seeds[0], (cell,)))
+            continue
+        possible = []
+        for variant in distinct:
+            why_not = _why_impossible(candidate.registered.entry, variant, has_reports)
+            if why_not:
+                impossible[f"{candidate.registered.name}: {variant}"] = why_not
+            else:
+                possible.append(variant)
+        for seed in candidate.weights:
+            units += _units(candidate, seed, config.seeds, possible, write)
+    return Plan(tuple(units), collapsed, impossible)
+
+
+def training_protocol(config: RunConfig, variant: Variant, rewordings: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that decide the weights of a variant: what its trained features are stored under."""
+    if variant.regime == "frozen":
+        return {}
+    training = config.heads_training if variant.regime == "heads" else config.full_training
+    settings = training.model_dump(mode="json")
+    if variant.augmentation == "none":
+        del settings["rewordings"]
+    else:
+        settings["augmentation"] = rewordings[variant.augmentation]
+    return settings
+
+
+def _same_as(variant: Variant) -> tuple[Variant, str]:
+    if variant.regime == "frozen" and variant != FROZEN:
+        return FROZEN, "nothing is trained in the frozen regime"
+    if variant.regime == "heads" and variant.head.kind == "none":
+        return FROZEN, "the towers are frozen and the head 'none' has nothing to train"
+    return variant, ""
+
+
+def _why_impossible(entry: ModelEntry, variant: Variant, has_reports: bool) -> str:
+    if variant.regime == "frozen":
+        return ""
+    if not has_reports:
+        return "training pairs pictures with reports, and this dataset has no reports"
+    if variant.regime == "full" and not entry.trainable:
+        return "this model passes no gradients to its towers"
+    return ""
+
+
+def _units(
+    candidate: Candidate,
+    seed: int,
+    seeds: Sequence[int],
+    possible: Sequence[Variant],
+    write: Callable[[Candidate, Variant, int], CellSpec],
+) -> list[Unit]:
+    # Published weights do not depend on the seed: every seed's heads are trained on the same features, in one unit,
+    # and the frozen row, which has nothing random left in it, is run once.
+    together = [seed] if candidate.weights[seed].kind == "random" else list(seeds)
+    shared = [
+        (variant, write(candidate, variant, at))
+        for variant in possible
+        if variant.regime != "full"
+        for at in ([seed] if variant == FROZEN else together)
+    ]
+    units = [Unit("towers", candidate, seed, tuple(shared))] if shared else []
+    for variant in possible:
+        if variant.regime == "full":
+            units += [Unit("full", candidate, at, ((variant, write(candidate, variant, at)),)) for at in together]
+    return units
+
+
+def _spec(
+    config: RunConfig,
+    candidate: Candidate,
+    variant: Variant,
+    seed: int,
+    *,
+    rewordings: Mapping[str, str],
+    dataset: str,
+    fingerprint: str,
+) -> CellSpec:
+    entry = candidate.registered.entry
+    return CellSpec(
+        model=candidate.registered.name,
+        model_version=entry.card.version,
+        provider=candidate.registered.provider,
+        scale=config.scale,
+        weights="none" if entry.kind == "naive" else candidate.at(seed).digest,
+        regime=variant.regime,
+        augmentation=variant.augmentation,
+        head=str(variant.head),
+        seed=seed,
+        dataset=dataset,
+        split=fingerprint,
+        protocol={
+            "evaluation": config.evaluation.model_dump(mode="json"),
+            "training": training_protocol(config, variant, rewordings),
+            "precision": config.precision,
+        },
+        protocol_version=PROTOCOL_VERSION,
+    )
+
+
+def _regimes(cells: Sequence[tuple[Variant, CellSpec]]) -> list[str]:
+    return list(dict.fromkeys(variant.regime for variant, _ in cells))

@@ -1,0 +1,371 @@
+"""Running a plan: resume, isolation of failures, one place for every file of the run folder."""
+
+from __future__ import annotations
+
+import io
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from benchmark.config import RunConfig
+from benchmark.data.audit import audit
+from benchmark.data.manifest import Dataset, load
+from benchmark.data.phantom import draw
+from benchmark.data.split import Split, make_split
+from benchmark.errors import BadInput
+from benchmark.plan import Candidate, Plan, Unit, plan
+from benchmark.progress import Reporter
+from benchmark.registry import Registry
+from benchmark.result import (
+    SCHEMA_VERSION,
+    CellResult,
+    DatasetRecord,
+    Finding,
+    RunRecord,
+    SplitRecord,
+    write_atomically,
+)
+from benchmark.store import ArrayStore
+from benchmark.weights import resolve
+
+Record = TypeVar("Record", CellResult, RunRecord)
+
+TRACEBACK_LINES = 12
+"""Lines of a failure's traceback that are kept."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Everything that is known before the first unit is run."""
+
+    config: RunConfig
+    registry: Registry
+    dataset: Dataset
+    split: Split
+    findings: tuple[Finding, ...]
+    plan: Plan
+    out: Path
+    cache: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a run came to."""
+
+    out: Path
+    record: RunRecord
+    results: tuple[CellResult, ...]
+    """In the order of the plan; cells that another process is still working on are absent."""
+
+    @property
+    def failed(self) -> tuple[CellResult, ...]:
+        """Cells that raised."""
+        return tuple(result for result in self.results if result.status == "failed")
+
+
+# --------------------------------------------------------------------------------------------- before
+
+
+def prepare(config: RunConfig, registry: Registry, reporter: Reporter) -> Prepared:
+    """Resolve, load, split, audit and plan, cheapest checks first, so that what must fail fails in seconds.
+
+    Raises:
+        BadInput: for anything in the command, the data or the plug-ins that cannot be used.
+        MissingWeights: where published weights were asked for and are not on this machine.
+    """
+    candidates = _candidates(config, registry)
+    versions = {name: registry.augmentation(name) for name in config.augmentations if name != "none"}
+    name = config.data.stem if config.data else "lumbar-phantom"
+    out = config.out or Path("runs") / f"{name}-{config.preset}"
+    cache = config.cache or out.parent / ".cache"
+    dataset = _dataset(config, cache, reporter)
+    split = make_split(dataset, seed=config.split_seed)
+    planned = plan(
+        config,
+        candidates,
+        dataset=dataset.card.name,
+        fingerprint=split.fingerprint,
+        has_reports=dataset.reports is not None,
+        rewordings={name: f"{r.provider}/{r.entry.version}" for name, r in versions.items()},
+    )
+    return Prepared(config, registry, dataset, split, audit(dataset, split), planned, out, cache)
+
+
+def _candidates(config: RunConfig, registry: Registry) -> list[Candidate]:
+    candidates = []
+    for registered in registry.select_models(config.models):
+        entry = registered.entry
+        if entry.kind == "naive":
+            weights = {config.seeds[0]: resolve(entry.card, "random", None, seed=config.seeds[0])}
+        else:
+            resolved = {s: resolve(entry.card, config.weights, config.weights_dir, seed=s) for s in config.seeds}
+            differ = len({r.digest for r in resolved.values()}) > 1
+            weights = resolved if differ else {config.seeds[0]: resolved[config.seeds[0]]}
+        candidates.append(Candidate(registered, weights))
+    return candidates
+
+
+def _dataset(config: RunConfig, cache: Path, reporter: Reporter) -> Dataset:
+    if config.data is None:
+        reporter.say(f"drawing the lumbar phantom: {config.phantom_patients} patients")
+        return draw(config.phantom_patients)
+    reporter.say(f"reading {config.data}")
+    return load(
+        config.data,
+        cache=cache / "pixels",
+        allow_exclusions=config.allow_exclusions,
+        progress=reporter.stage("decoding pictures"),
+    )
+
+
+# --------------------------------------------------------------------------------------------- during
+
+
+def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outcome:
+    """Run every cell that has no result yet, and record it the moment it is finished.
+
+    A second process given the same command works beside the first: each unit is taken under a lock that the system
+    drops when its holder dies, however it dies.
+    """
+    # The heavy stack is needed from here on, and not for a plan or a refusal.
+    from benchmark.embed import pick_device
+    from benchmark.execute import Bench, execute, failed
+    from benchmark.provenance import provenance
+
+    device = pick_device(prepared.config.device)
+    bench = Bench(
+        config=prepared.config,
+        dataset=prepared.dataset,
+        split=prepared.split,
+        registry=prepared.registry,
+        store=ArrayStore(prepared.cache / "embeddings"),
+        device=device,
+        provenance=provenance(device),
+    )
+    folder = RunFolder(prepared.out)
+    if fresh:
+        folder.forget(prepared.plan)
+    record = folder.begin(_record(prepared, bench.provenance))
+    pending = [unit for unit in prepared.plan.units if not folder.finished(unit)]
+    done = len(prepared.plan.units) - len(pending)
+    if done:
+        reporter.say(f"{done} of {len(prepared.plan.units)} units are finished already and are kept")
+    reporter.plan(len(pending))
+    try:
+        for number, unit in enumerate(_taken_in_turn(folder, pending), start=1):
+            reporter.unit(number, len(pending), unit.name)
+            todo = replace(unit, cells=tuple(cell for cell in unit.cells if not folder.has(cell[1].id)))
+            try:
+                for finished in execute(todo, bench, reporter.stage):
+                    folder.write(finished.result, finished.predictions)
+            except Exception as error:  # noqa: BLE001 - the one place where a unit's failure stays in its unit
+                tail = "".join(traceback.format_exception(error)[-TRACEBACK_LINES:])
+                for _, spec in unit.cells:
+                    if not folder.has(spec.id):
+                        folder.write(failed(unit, spec, bench.provenance, error, tail), None)
+            reporter.unit_done(_outcome(folder, unit))
+    except KeyboardInterrupt:
+        folder.write_record(record.model_copy(update={"status": "interrupted"}))
+        raise
+    record = record.model_copy(update={"status": "done"})
+    folder.write_record(record)
+    return Outcome(prepared.out, record, tuple(folder.results(record)))
+
+
+def _taken_in_turn(folder: RunFolder, units: Sequence[Unit]) -> Iterator[Unit]:
+    """Yield each unit under its lock: first those that nobody works on, then, waiting for them, the others."""
+    busy = []
+    for unit in units:
+        with folder.claim(unit, wait=False) as claimed:
+            if not claimed:
+                busy.append(unit)
+            elif not folder.finished(unit):
+                yield unit
+    for unit in busy:
+        with folder.claim(unit, wait=True):
+            if not folder.finished(unit):
+                yield unit
+
+
+def _outcome(folder: RunFolder, unit: Unit) -> str:
+    failures = [r for _, spec in unit.cells if (r := folder.read(spec.id)) and r.status == "failed"]
+    if not failures:
+        return "done"
+    failure = failures[0].failure
+    assert failure is not None, "a failed cell records its failure"
+    return f"FAILED, {len(failures)} of {len(unit.cells)} cells: {failure.kind}: {failure.message.splitlines()[0]}"
+
+
+# --------------------------------------------------------------------------------------------- files
+
+
+class RunFolder:
+    """The files of one run. Every write is atomic; what is read was whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def begin(self, record: RunRecord) -> RunRecord:
+        """Write ``run.json``; a run that is resumed keeps the time it was first started."""
+        file = self.path / "run.json"
+        if file.exists():
+            before = read_record(self.path)
+            if before.split.fingerprint != record.split.fingerprint:
+                raise BadInput(
+                    f"{self.path} holds a run on another dataset or split ({before.dataset.name}, "
+                    f"{before.split.fingerprint}); choose another folder with --out"
+                )
+            record = record.model_copy(update={"started": before.started})
+        self.write_record(record)
+        return record
+
+    def write_record(self, record: RunRecord) -> None:
+        """Replace ``run.json``."""
+        write_atomically(self.path / "run.json", record.model_dump_json(indent=1).encode())
+
+    def write(self, result: CellResult, predictions: pd.DataFrame | None) -> None:
+        """Write a cell: its predictions first, so that a result is never without them."""
+        if predictions is not None:
+            buffer = io.BytesIO()
+            predictions.to_parquet(buffer, index=False)
+            write_atomically(self.path / "predictions" / f"{result.id}.parquet", buffer.getvalue())
+        write_atomically(self._cell(result.id), result.model_dump_json(indent=1).encode())
+
+    def read(self, cell: str) -> CellResult | None:
+        """The result of a cell, or None where there is none yet.
+
+        Raises:
+            BadInput: where the file was written by a newer version, or changed by hand.
+        """
+        file = self._cell(cell)
+        if not file.exists():
+            return None
+        return _parse(CellResult, file)
+
+    def has(self, cell: str) -> bool:
+        """Whether a cell is done; a failed one is not, and is run again."""
+        result = self.read(cell)
+        return result is not None and result.status == "done"
+
+    def finished(self, unit: Unit) -> bool:
+        """Whether all cells of a unit are done."""
+        return all(self.has(spec.id) for _, spec in unit.cells)
+
+    def results(self, record: RunRecord) -> Iterator[CellResult]:
+        """The cells of a run that have a result, in its order."""
+        for cell in record.cells:
+            result = self.read(cell)
+            if result is not None:
+                yield result
+
+    def forget(self, planned: Plan) -> None:
+        """Delete the results of the planned cells."""
+        for spec in planned.specs:
+            self._cell(spec.id).unlink(missing_ok=True)
+            (self.path / "predictions" / f"{spec.id}.parquet").unlink(missing_ok=True)
+
+    @contextmanager
+    def claim(self, unit: Unit, *, wait: bool) -> Iterator[bool]:
+        """Hold a unit's lock; gives False where another process holds it and ``wait`` is False."""
+        (self.path / "locks").mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / "locks" / f"{unit.id}.lock", timeout=-1 if wait else 0)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def _cell(self, cell: str) -> Path:
+        return self.path / "cells" / f"{cell}.json"
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Read ``run.json`` of a run folder.
+
+    Raises:
+        BadInput: where the folder holds no run, or one that a newer version wrote.
+    """
+    file = folder / "run.json"
+    if not file.exists():
+        raise BadInput(f"{folder} is not a run folder: it has no run.json; give the folder that 'run --out' wrote")
+    return _parse(RunRecord, file)
+
+
+def read_run(folder: Path) -> Outcome:
+    """Read a finished or unfinished run back."""
+    record = read_record(folder)
+    return Outcome(folder, record, tuple(RunFolder(folder).results(record)))
+
+
+def _parse(kind: type[Record], file: Path) -> Record:
+    try:
+        record = kind.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadInput(
+            f"{file}: not a result of this version ({where or 'file'}: {first['msg']}); run again with --fresh"
+        ) from error
+    if record.schema_version > SCHEMA_VERSION:
+        raise BadInput(f"{file}: written by a newer version (schema {record.schema_version}); update this program")
+    return record
+
+
+def _record(prepared: Prepared, provenance: dict[str, object]) -> RunRecord:
+    dataset, split, card = prepared.dataset, prepared.split, prepared.dataset.card
+    parts = {"train": split.train, "val": split.val, "test": split.test}
+    positive = dataset.classes[-1] if card.task == "binary" else None
+    reasons = pd.Series([e.reason for e in dataset.exclusions], dtype=str).value_counts()
+    return RunRecord(
+        name=prepared.out.name,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        config=prepared.config.model_dump(mode="json", exclude={"out", "cache", "weights_dir", "data", "plugins"}),
+        dataset=DatasetRecord(
+            name=card.name,
+            task=card.task,
+            classes=dataset.classes,
+            positive_class=positive,
+            n=len(dataset),
+            has_reports=dataset.reports is not None,
+            has_structured=dataset.structured is not None,
+            licence=card.licence,
+            citation=card.citation,
+            exclusions={str(reason): int(count) for reason, count in reasons.items()},
+            synthetic=card.synthetic,
+        ),
+        split=SplitRecord(
+            fingerprint=split.fingerprint,
+            origin=split.origin,
+            grouped_by=dataset.grouped_by,
+            seed=split.seed,
+            n={part: len(rows) for part, rows in parts.items()},
+            n_patients={part: len(set(dataset.groups[rows].tolist())) for part, rows in parts.items()},
+            class_counts={part: _class_counts(dataset, rows) for part, rows in parts.items()},
+        ),
+        audit=prepared.findings,
+        cells=tuple(spec.id for spec in prepared.plan.specs),
+        collapsed=prepared.plan.collapsed,
+        impossible=prepared.plan.impossible,
+        provenance=provenance,
+    )
+
+
+def _class_counts(dataset: Dataset, rows: NDArray[np.int64]) -> dict[str, int]:
+    labels = dataset.labels[rows]
+    if labels.ndim == 2:
+        return {name: int(labels[:, i].sum()) for i, name in enumerate(dataset.classes)}
+    return {name: int((labels == i).sum()) for i, name in enumerate(dataset.classes)}

@@ -1,0 +1,84 @@
+"""A small real model as a plug-in file, and two that break: what the tests of the harness run on.
+
+``toy`` learns (a strided convolution and a hashed bag of words), keeps the whole contract and counts the samples its
+encoders see in ``SEEN``. ``toy-crash`` raises on the second batch of pictures. ``toy-nan`` trains to a loss of NaN.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from benchmark.errors import UnsupportedModality
+from benchmark.model import Features, ModelCard, ModelEntry
+
+SEEN = {"image": 0, "text": 0}
+
+
+def card(name: str) -> ModelCard:
+    return ModelCard(
+        name=name,
+        title=name,
+        summary="A convolution and a hashed bag of words.",
+        paper="none",
+        licence="Apache-2.0",
+        inputs=("image",),
+    )
+
+
+class Toy(nn.Module):
+    def __init__(self, seed: int, name: str = "toy") -> None:
+        super().__init__()
+        self.card = card(name)
+        self.image_dim, self.text_dim = 24, 32
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.convolution = nn.Conv2d(3, 24, 8, stride=8)
+            self.words = nn.EmbeddingBag(256, 32, mode="mean")
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        grey = np.asarray(image.convert("L").resize((32, 32)), dtype=np.float32) / 255
+        return torch.from_numpy(grey).expand(3, 32, 32)
+
+    def encode_image(self, pixels: Tensor) -> Features:
+        SEEN["image"] += len(pixels)
+        return Features(torch.relu(self.convolution(pixels)).mean(dim=(2, 3)))
+
+    def encode_text(self, texts: Sequence[str]) -> Features:
+        SEEN["text"] += len(texts)
+        words = [[zlib.crc32(w.encode()) % 256 for w in text.lower().split()] or [0] for text in texts]
+        offsets = torch.tensor([0, *np.cumsum([len(w) for w in words])[:-1]])
+        return Features(self.words(torch.tensor([i for w in words for i in w]), offsets))
+
+
+class Crash(Toy):
+    def encode_image(self, pixels: Tensor) -> Features:
+        raise RuntimeError("out of cheese")
+
+
+class ImageOnly(Toy):
+    def encode_text(self, texts: Sequence[str]) -> Features:
+        raise UnsupportedModality("this model has no text encoder")
+
+
+class NotANumber(nn.Module):
+    def forward(self, image: Features, text: Features, augmented: Features | None, labels: Tensor) -> Tensor:
+        return (image.pooled * text.pooled).sum() * float("nan")
+
+
+class Diverging(Toy):
+    def make_objective(self) -> nn.Module:
+        return NotANumber()
+
+
+ENTRIES = [
+    ModelEntry(card("toy"), lambda request: Toy(request.seed)),
+    ModelEntry(card("toy-crash"), lambda request: Crash(request.seed, "toy-crash")),
+    ModelEntry(card("toy-nan"), lambda request: Diverging(request.seed, "toy-nan")),
+    ModelEntry(card("toy-image"), lambda request: ImageOnly(request.seed, "toy-image"), trainable=False),
+]

@@ -1,0 +1,101 @@
+"""The planner: what is collapsed, what is impossible, and what a cell's id depends on."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmark.config import make_config
+from benchmark.model import HeadSpec
+from benchmark.plan import FROZEN, Candidate, Plan, Variant, plan, variants
+from benchmark.registry import Registry
+from benchmark.weights import resolve
+
+AXES = {"regimes": ["frozen", "heads", "full"], "augmentations": ["none", "eda"], "heads": ["none", "linear-8"]}
+
+
+def planned(toy_file: Path, *, models: tuple[str, ...] = ("toy",), has_reports: bool = True, **options: object) -> Plan:
+    config = make_config("quick", None, {**AXES, "plugins": [toy_file], **options})
+    registry = Registry.load(config.plugins)
+    candidates = []
+    for registered in registry.select_models(models):
+        weights = {s: resolve(registered.entry.card, config.weights, None, seed=s) for s in config.seeds}
+        candidates.append(Candidate(registered, weights))
+    return plan(
+        config,
+        candidates,
+        dataset="d",
+        fingerprint=str(options.get("fingerprint", "f")),
+        has_reports=has_reports,
+        rewordings={"eda": "1"},
+    )
+
+
+def test_meaningless_variants_are_run_once_and_named() -> None:
+    kept, collapsed = variants(make_config("quick", None, AXES))
+    linear = HeadSpec("linear", 8)
+    assert set(kept) == {
+        FROZEN,
+        *(Variant("heads", a, linear) for a in ("none", "eda")),
+        *(Variant("full", a, h) for a in ("none", "eda") for h in (HeadSpec("none"), linear)),
+    }
+    assert len(kept) + len(collapsed) == 3 * 2 * 2 + 0
+    assert all("the same as frozen / none / none" in why for why in collapsed.values())
+
+
+def test_frozen_and_heads_cells_share_a_unit_and_each_full_training_has_its_own(toy_file: Path) -> None:
+    units = planned(toy_file).units
+    assert [unit.kind for unit in units] == ["towers", "full", "full", "full", "full"]
+    assert len(units[0].cells) == 3
+
+
+def test_naive_rows_come_first_and_have_one_cell_whatever_the_axes(toy_file: Path) -> None:
+    units = planned(toy_file, models=("toy", "majority")).units
+    assert [unit.kind for unit in units][:2] == ["naive", "towers"]
+    assert len(units[0].cells) == 1
+    assert units[0].cells[0][1].weights == "none"
+
+
+def test_random_weights_differ_by_seed_so_every_seed_is_embedded(toy_file: Path) -> None:
+    units = planned(toy_file, seeds=[0, 1], regimes=["frozen", "heads"]).units
+    assert [(u.kind, u.seed, len(u.cells)) for u in units] == [("towers", 0, 3), ("towers", 1, 3)]
+
+
+def test_without_reports_only_frozen_rows_are_left_and_the_plan_says_why(toy_file: Path) -> None:
+    result = planned(toy_file, has_reports=False)
+    assert [variant for unit in result.units for variant, _ in unit.cells] == [FROZEN]
+    assert result.impossible
+    assert all("no reports" in why for why in result.impossible.values())
+
+
+def test_a_model_without_gradients_has_no_full_regime(toy_file: Path) -> None:
+    result = planned(toy_file, models=("toy-image",))
+    assert {unit.kind for unit in result.units} == {"towers"}
+    assert any("no gradients" in why for why in result.impossible.values())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"fingerprint": "g"},
+        {"full_training": {"epochs": 3}},
+        {"evaluation": {"replicates": 7}},
+        {"precision": "fp32"},
+    ],
+)
+def test_whatever_changes_the_numbers_changes_the_id(toy_file: Path, changed: dict[str, object]) -> None:
+    before = {s.id for s in planned(toy_file, regimes=["full"]).specs}
+    assert before.isdisjoint(s.id for s in planned(toy_file, regimes=["full"], **changed).specs)
+
+
+def test_what_does_not_change_the_numbers_leaves_the_id(toy_file: Path) -> None:
+    before = [s.id for s in planned(toy_file).specs]
+    assert [s.id for s in planned(toy_file, encode_batch=3, out="elsewhere").specs] == before
+    frozen = {s.id for s in planned(toy_file, regimes=["frozen"], full_training={"epochs": 3}).specs}
+    assert frozen <= set(before)
+
+
+def test_rewordings_count_only_where_texts_are_augmented(toy_file: Path) -> None:
+    few, many = (planned(toy_file, regimes=["full"], full_training={"rewordings": n}).specs for n in (1, 4))
+    same = {s.augmentation for s, t in zip(few, many, strict=True) if s.id == t.id}
+    differ = {s.augmentation for s, t in zip(few, many, strict=True) if s.id != t.id}
+    assert (same, differ) == ({"none"}, {"eda"})

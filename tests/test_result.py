@@ -1,0 +1,89 @@
+"""Result files: ids, atomic writes, NaN in JSON."""
+
+import math
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmark.result import CellResult, CellSpec, Estimate, Measurement, digest, tidy, write_atomically
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)
+)
+
+
+def spec(**changes: object) -> CellSpec:
+    values: dict[str, object] = {
+        "model": "m",
+        "model_version": "1",
+        "provider": "p",
+        "scale": "tiny",
+        "weights": "random:0",
+        "regime": "frozen",
+        "augmentation": "none",
+        "head": "none",
+        "seed": 0,
+        "dataset": "d",
+        "split": "f",
+        "protocol": {},
+    }
+    return CellSpec.model_validate({**values, **changes})
+
+
+@given(st.dictionaries(st.text(), JSON))
+def test_a_digest_does_not_depend_on_the_order_of_keys(value: dict[str, object]) -> None:
+    assert digest(value) == digest(dict(reversed(value.items())))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model": "n"}, {"seed": 1}, {"regime": "full"}, {"split": "g"}, {"protocol": {"a": 1}}, {"weights": "x"}],
+)
+def test_every_part_of_the_specification_is_in_the_id(change: dict[str, object]) -> None:
+    assert spec().id != spec(**change).id
+
+
+def test_nan_is_null_in_json_and_nan_again_when_read() -> None:
+    estimate = Estimate(value=math.nan, n=3, n_patients=2, why_undefined="one class")
+    text = estimate.model_dump_json()
+    assert '"value":null' in text
+    assert math.isnan(Estimate.model_validate_json(text).value)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_temporary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.json"
+    write_atomically(file, b"old")
+
+    def full_disk(_: int) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_the_tidy_frame_marks_the_space_a_row_is_ranked_by() -> None:
+    estimate = Estimate(value=0.5, n=3, n_patients=2)
+    measurements = tuple(
+        Measurement(evaluator="probe_standard", space=space, metric="roc_auc", estimate=estimate)
+        for space in ("pooled", "projected")
+    )
+    result = CellResult(
+        id=spec().id,
+        spec=spec(),
+        title="M",
+        inputs=("image",),
+        status="done",
+        primary_space="projected",
+        measurements=measurements,
+    )
+    frame = tidy([result])
+    assert frame[["space", "primary"]].to_numpy().tolist() == [["pooled", False], ["projected", True]]
+    assert frame["weights"].unique().tolist() == ["random"]
