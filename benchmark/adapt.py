@@ -206,7 +206,7 @@ def _gather(
 
 def _clip_each(gradients: Mapping[str, Tensor], limit: float) -> None:
     """Scale each member's gradient to at most ``limit``, in place, as ``clip_grad_norm_`` does for one model."""
-    flat = [g.flatten(1) for g in gradients.values()]
+    flat = [g.reshape(len(g), -1) for g in gradients.values()]  # a view: a scalar parameter is (M,) here
     norms = torch.stack([g.norm(dim=1) for g in flat]).norm(dim=0)
     scale = (limit / (norms + 1e-6)).clamp(max=1.0)
     for gradient in flat:

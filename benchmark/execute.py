@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -362,15 +362,18 @@ def _evaluated(
     start = time.perf_counter()
     evaluation = evaluate(spaces, bench.dataset, bench.split, bench.config.evaluation, evaluators=evaluators)
     card = unit.candidate.registered.entry.card
+    primary: Literal["pooled", "projected"] = "projected" if spec.regime == "heads" else "pooled"
     result = CellResult(
         id=spec.id,
         spec=spec,
         title=card.title,
         inputs=card.inputs,
         status="done",
-        primary_space=spaces[-1].name if spec.regime == "heads" else "pooled",
+        primary_space=primary,
         measurements=evaluation.measurements,
-        fits=evaluation.fits | ({"training": training} if training else {}),
+        fits=evaluation.fits
+        | {"selection": evaluation.fits[primary]["selection"]}
+        | ({"training": training} if training else {}),
         left_out=evaluation.left_out,
         profile=replace_profile(
             costs,

@@ -1,0 +1,301 @@
+"""Classification metrics under sample weights, vectorised over many weightings at once.
+
+One implementation serves the plug-in value (weights of one) and every bootstrap replicate (integer weights, the same
+as repeating rows). Names say how classes are averaged, as in scikit-learn. A class is predicted where its score is
+the largest, the first of equals (two classes: score_1 above score_0), and in multilabel tasks where its score is
+above 0.5. What is not defined is NaN: a precision without predictions, a recall or a curve without samples, and every
+average that contains one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.data.manifest import Task
+from benchmark.evaluate.resample import Statistic
+
+Floats = NDArray[np.float64]
+
+ECE_BINS = 10
+"""Bins of equal mass of the expected calibration error."""
+
+PRIMARY: dict[Task, str] = {
+    "binary": "roc_auc",
+    "multiclass": "roc_auc_ovr_macro",
+    "multilabel": "roc_auc_macro",
+}
+
+
+def primary_metric(task: Task) -> str:
+    """The metric that rows are ranked by: it depends on no threshold and on no class balance."""
+    return PRIMARY[task]
+
+
+class Classification:
+    """All metrics of one table of class scores."""
+
+    def __init__(
+        self, task: Task, labels: NDArray[np.int64], scores: Floats, *, classes: Sequence[str], probabilities: bool
+    ) -> None:
+        """Sort and count what does not depend on the weights.
+
+        Args:
+            task: Decides which metrics there are.
+            labels: (n,) class index, or (n, C) of 0/1 for multilabel.
+            scores: (n, C) class scores.
+            classes: C class names; for a binary task the positive class is the last.
+            probabilities: Whether the scores are probabilities, so that Brier score, log-loss and calibration error
+                mean something.
+        """
+        self.used = np.ones(len(labels), dtype=np.bool_)
+        self._task = task
+        self._classes = tuple(classes)
+        self._truth = labels.astype(np.float64) if task == "multilabel" else np.eye(len(classes))[labels]
+        self._guess = _decide(task, scores)
+        if task == "multilabel":
+            self._cells = np.stack([_pairs(t, g) for t, g in zip(self._truth.T, self._guess.T, strict=True)], axis=1)
+            self._exact = (self._truth == self._guess).all(axis=1).astype(np.float64)
+        else:
+            self._cells = (self._truth[:, :, None] * self._guess[:, None, :])[:, None]
+        ranked = [1] if task == "binary" else range(len(classes))
+        self._rankings = [_Ranking(self._truth[:, c], scores[:, c]) for c in ranked]
+        self._calibrations = _calibrations(task, self._truth, self._guess, scores) if probabilities else []
+        self._losses = _losses(task, self._truth, scores) if probabilities else {}
+
+    def __call__(self, weights: Floats) -> dict[str, Floats]:
+        """Metric name -> (b,) values under (n, b) weights."""
+        total = weights.sum(axis=0)
+        _, problems, size, _ = self._cells.shape
+        counts = (weights.T @ self._cells.reshape(len(weights), -1)).reshape(-1, problems, size, size)
+        if self._task == "multilabel":
+            values = {"subset_accuracy": self._exact @ weights / total} | _multilabel(counts)
+        else:
+            values = _single_label(counts[:, 0], binary=self._task == "binary")
+        values |= self._curves(weights)
+        values |= {name: loss @ weights / total for name, loss in self._losses.items()}
+        if self._calibrations:
+            values["ece"] = np.mean([calibration(weights) for calibration in self._calibrations], axis=0)
+        return values
+
+    def _curves(self, weights: Floats) -> dict[str, Floats]:
+        areas = [ranking(weights) for ranking in self._rankings]
+        roc, precision = (np.mean(values, axis=0) for values in zip(*areas, strict=True))
+        if self._task == "binary":
+            return {"roc_auc": roc, "average_precision": precision}
+        return {PRIMARY[self._task]: roc, "average_precision_macro": precision}
+
+    def why_undefined(self, metric: str) -> str:
+        """Name the classes that the metric lacks, given that it is NaN at weights of one."""
+        predictions = metric.startswith(("precision", "f1", "mcc"))
+        samples = not metric.startswith("precision")
+        reasons = []
+        for c, name in enumerate(self._classes):
+            if samples and not self._truth[:, c].any():
+                reasons.append(f"no test sample is {name!r}")
+            if samples and self._task == "multilabel" and self._truth[:, c].all():
+                reasons.append(f"every test sample is {name!r}")
+            if predictions and not self._guess[:, c].any():
+                reasons.append(f"{name!r} is never predicted")
+        return "; ".join(reasons)
+
+    def chance(self, metric: str) -> float:
+        """What scores that know nothing of the labels reach on average; NaN where that depends on how they guess."""
+        if metric.startswith("roc_auc") or metric == "balanced_accuracy_macro":
+            return 0.5
+        if metric == "balanced_accuracy":
+            return 1 / len(self._classes)
+        if metric.startswith("average_precision"):
+            prevalence = self._truth.mean(axis=0)
+            return float(prevalence[1] if self._task == "binary" else prevalence.mean())
+        return 0.0 if metric == "mcc" else np.nan
+
+
+class MeanOver:
+    """The mean of the same metrics over several tables, such as the draws of a few-shot subset."""
+
+    def __init__(self, tables: Sequence[Statistic]) -> None:
+        """Average ``tables``, which hold the same samples."""
+        self.used = tables[0].used
+        self._tables = tables
+
+    def __call__(self, weights: Floats) -> dict[str, Floats]:
+        """Metric name -> (b,) means; NaN where one table has none."""
+        values = [table(weights) for table in self._tables]
+        return {name: np.mean([v[name] for v in values], axis=0) for name in values[0]}
+
+    def why_undefined(self, metric: str) -> str:
+        """The distinct reasons of the tables."""
+        return "; ".join(dict.fromkeys(why for table in self._tables if (why := table.why_undefined(metric))))
+
+    def chance(self, metric: str) -> float:
+        """The chance level, which is the same in every table."""
+        return self._tables[0].chance(metric)
+
+
+# --------------------------------------------------------------------------------------------- decisions
+
+
+def _decide(task: Task, scores: Floats) -> Floats:
+    """(n, C) 0/1: the predicted class, or classes."""
+    if task == "multilabel":
+        return (scores > 0.5).astype(np.float64)
+    guess: Floats = np.eye(scores.shape[1])[scores.argmax(axis=1)]
+    return guess
+
+
+def _pairs(truth: Floats, guess: Floats) -> Floats:
+    """(n, 2, 2) one-hot cell of the confusion matrix that each sample falls in, for one label."""
+    sides = np.stack([1 - truth, truth], axis=1)[:, :, None] * np.stack([1 - guess, guess], axis=1)[:, None, :]
+    return np.asarray(sides, dtype=np.float64)
+
+
+def _ratio(top: Floats, bottom: Floats) -> Floats:
+    """Divide; NaN where the denominator is 0."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(bottom > 0, top / bottom, np.nan)
+
+
+def _rates(counts: Floats) -> dict[str, Floats]:
+    """Precision, recall and F1 of each class, (b, C), from (b, C, C) counts with truth in the rows."""
+    right = np.diagonal(counts, axis1=-2, axis2=-1)
+    true, predicted = counts.sum(axis=-1), counts.sum(axis=-2)
+    return {
+        "precision": _ratio(right, predicted),
+        "recall": _ratio(right, true),
+        "f1": _ratio(2 * right, true + predicted),
+    }
+
+
+def _weighted(values: Floats, support: Floats) -> Floats:
+    """Mean over classes weighted by their samples; a class without samples has no say, defined or not."""
+    return _ratio(np.where(support > 0, values * support, 0.0).sum(axis=-1), support.sum(axis=-1))
+
+
+def _single_label(counts: Floats, *, binary: bool) -> dict[str, Floats]:
+    true, predicted, total = counts.sum(axis=2), counts.sum(axis=1), counts.sum(axis=(1, 2))
+    right = np.trace(counts, axis1=1, axis2=2)
+    rates = _rates(counts)
+    spread = (total**2 - (predicted**2).sum(axis=1)) * (total**2 - (true**2).sum(axis=1))
+    values = {
+        "accuracy": right / total,
+        "balanced_accuracy": rates["recall"].mean(axis=1),
+        "mcc": _ratio(right * total - (true * predicted).sum(axis=1), np.sqrt(spread)),
+    }
+    for name, rate in rates.items():
+        if binary:
+            values[f"{name}_binary"] = rate[:, 1]
+        values[f"{name}_macro"] = rate.mean(axis=1)
+        values[f"{name}_weighted"] = _weighted(rate, true)
+    if binary:
+        values["specificity"] = rates["recall"][:, 0]
+    return values
+
+
+def _multilabel(counts: Floats) -> dict[str, Floats]:
+    """Metrics over (b, C, 2, 2) counts, one table per label; the positive side of each label counts."""
+    rates, support = _rates(counts), counts[..., 1, :].sum(axis=-1)
+    values = {
+        "balanced_accuracy_macro": rates["recall"].mean(axis=(1, 2)),
+        "specificity_macro": rates["recall"][..., 0].mean(axis=1),
+    }
+    for name, rate in rates.items():
+        values[f"{name}_macro"] = rate[..., 1].mean(axis=1)
+        values[f"{name}_weighted"] = _weighted(rate[..., 1], support)
+    return values
+
+
+# --------------------------------------------------------------------------------------------- curves
+
+
+class _Ranking:
+    """Areas under the ROC and precision-recall curves of one score, sorted once."""
+
+    def __init__(self, truth: Floats, score: Floats) -> None:
+        order = np.argsort(-score, kind="stable")
+        self._hits, self._misses = order[truth[order] > 0], order[truth[order] == 0]
+        ascending = -score[self._hits]
+        # For each positive: how many positives and negatives score at least as high, and how many negatives higher.
+        self._hits_reached = np.searchsorted(ascending, ascending, side="right")
+        self._misses_reached = np.searchsorted(-score[self._misses], ascending, side="right")
+        self._misses_above = np.searchsorted(-score[self._misses], ascending, side="left")
+
+    def __call__(self, weights: Floats) -> tuple[Floats, Floats]:
+        """AUROC, equal scores counting half, and average precision (b,), a threshold per distinct score."""
+        hit = weights[self._hits]
+        hits, misses = _running_sum(hit), _running_sum(weights[self._misses])
+        positives, negatives = hits[-1], misses[-1]
+        reached, passed = hits[self._hits_reached], misses[self._misses_reached]
+        lost = (_dot(hit, passed) + _dot(hit, misses[self._misses_above])) / 2
+        passed += reached
+        precision = _ratio(_dot(hit, np.divide(reached, passed, out=reached, where=passed > 0)), positives)
+        return 1 - _ratio(lost, positives * negatives), np.where(negatives > 0, precision, np.nan)
+
+
+def _dot(a: Floats, b: Floats) -> Floats:
+    """Sum of products down the columns."""
+    return np.asarray(np.einsum("ij,ij->j", a, b), dtype=np.float64)
+
+
+def _running_sum(values: Floats) -> Floats:
+    """(n + 1, b) sums of the first 0, 1, ... n rows; row by row, as ``cumsum`` is slow along this axis."""
+    sums = np.empty((len(values) + 1, values.shape[1]))
+    sums[0] = 0
+    for before, value, after in zip(sums, values, sums[1:], strict=False):
+        np.add(before, value, out=after)
+    return sums
+
+
+# --------------------------------------------------------------------------------------------- probabilities
+
+
+def _losses(task: Task, truth: Floats, scores: Floats) -> dict[str, Floats]:
+    """Per-sample Brier score and log-loss in nats, (n,), as scikit-learn has them.
+
+    Two classes: the squared error of the positive class; more: the sum over classes; multilabel: the mean over labels.
+    """
+    floor = np.finfo(np.float64).eps
+    squares = (scores - truth) ** 2
+    sure = np.clip(np.where(truth > 0, scores, 1 - scores), floor, 1 - floor)
+    if task == "multilabel":
+        return {"brier": squares.mean(axis=1), "log_loss": -np.log(sure).mean(axis=1)}
+    brier = squares[:, 1] if task == "binary" else squares.sum(axis=1)
+    return {"brier": brier, "log_loss": -np.log(sure[truth > 0])}
+
+
+def _calibrations(task: Task, truth: Floats, guess: Floats, scores: Floats) -> list[_Calibration]:
+    """Binary: of the positive class. Multiclass: of the predicted class. Multilabel: of each label."""
+    if task == "binary":
+        return [_Calibration(scores[:, 1], truth[:, 1])]
+    if task == "multiclass":
+        return [_Calibration(scores.max(axis=1), (truth * guess).sum(axis=1))]
+    return [_Calibration(p, y) for p, y in zip(scores.T, truth.T, strict=True)]
+
+
+class _Calibration:
+    """Expected calibration error over bins of equal mass (Nixon et al. 2019).
+
+    A sample belongs to the bin of its mid-rank, so that equal confidences share a bin and integer weights are the
+    same as repeated rows.
+    """
+
+    def __init__(self, confidence: Floats, happened: Floats) -> None:
+        self._order = np.argsort(confidence, kind="stable")
+        ordered = confidence[self._order]
+        self._gap = (ordered - happened[self._order])[:, None]
+        new = np.diff(ordered, prepend=np.nan) != 0
+        self._group = new.cumsum() - 1
+        self._ends = np.append(np.flatnonzero(new)[1:] - 1, len(ordered) - 1)
+
+    def __call__(self, weights: Floats) -> Floats:
+        """(b,) values in [0, 1] under (n, b) weights."""
+        ordered = weights[self._order]
+        ends = _running_sum(ordered)[self._ends + 1]
+        middle = (ends - np.diff(ends, axis=0, prepend=0) / 2) / ends[-1]
+        place = np.minimum((middle * ECE_BINS).astype(np.int64), ECE_BINS - 1)[self._group]
+        columns = weights.shape[1]
+        place += np.arange(columns) * ECE_BINS
+        gaps = np.bincount(place.ravel(), (ordered * self._gap).ravel(), minlength=columns * ECE_BINS)
+        return np.asarray(np.abs(gaps.reshape(columns, ECE_BINS)).sum(axis=1) / ends[-1], dtype=np.float64)

@@ -1,0 +1,496 @@
+"""The one place that decides what is fitted on what, and the way from feature spaces to measurements.
+
+``evaluate`` fits every evaluator on the train split (what is chosen is chosen on val), scores val and test, and lays
+all scores in one table. The measurements come from that table by ``recompute``, so they can be computed again, or
+differently, from the predictions on disk. Fitting sees a ``Known``, which holds no test sample.
+
+The table has one row per scored sample:
+
+    sample, group, evaluator, space, draw, split      draw numbers the few-shot subsets, 0 elsewhere
+    label | label_0 ... label_{C-1}                   class index | 0/1 per class for multilabel
+    score_0 ... score_{C-1}                           NaN in rows of ``retrieval``
+    rank_image_to_text, rank_text_to_image            rank of the first right answer among the test samples with a
+    identical_texts                                   report, and how many of them carry the same text; NaN elsewhere
+
+Rows of ``few_shot`` and ``retrieval`` are of the test split alone, as nothing is chosen from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from benchmark.data.manifest import Dataset, Task
+from benchmark.data.split import Split
+from benchmark.errors import BadInput
+from benchmark.evaluate import neighbours, probe, retrieval, zero_shot
+from benchmark.evaluate.metrics import Classification, MeanOver, primary_metric
+from benchmark.evaluate.resample import Statistic, estimates, plug_in
+from benchmark.result import Measurement
+from benchmark.seeding import derive_seed
+
+Floats = NDArray[np.float64]
+Evaluator = Literal["probe_standard", "probe_paper", "few_shot", "knn", "zero_shot", "retrieval"]
+SpaceName = Literal["pooled", "projected"]
+Count = Annotated[int, Field(ge=1)]
+
+EVALUATORS: tuple[Evaluator, ...] = ("probe_standard", "probe_paper", "few_shot", "knn", "zero_shot", "retrieval")
+"""What can be asked for. ``few_shot`` and ``knn`` are reported once per k, as ``few_shot_k4`` and ``knn_k10``."""
+
+PROBABILITIES = ("probe_standard", "probe_paper", "knn")
+"""Evaluators whose scores are probabilities: Brier score, log-loss and calibration error are computed for them."""
+
+
+class EvaluationConfig(BaseModel):
+    """Settings of the evaluation; all of them are part of every cell's id."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    evaluators: tuple[Evaluator, ...] = EVALUATORS
+    """Which ways of scoring are run, where the features allow them."""
+    strengths: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
+        tuple(float(f"{c:.6g}") for c in np.logspace(-6, 4, 21)), min_length=1
+    )
+    """Grid of C in scikit-learn's sense, increasing: the strongest regularisation first."""
+    paper_epochs: int = Field(50, ge=1)
+    """Epochs of the paper's linear layer."""
+    paper_lr: float = Field(1e-4, gt=0)
+    """AdamW learning rate of the paper's linear layer."""
+    paper_batch: int = Field(128, ge=1)
+    """Samples per step of the paper's linear layer."""
+    shots: tuple[Count, ...] = Field((1, 2, 4, 8, 16), min_length=1)
+    """Labelled samples per class in few-shot classification."""
+    few_shot_draws: int = Field(5, ge=1)
+    """Random subsets per number of shots; their mean is reported."""
+    neighbours: tuple[Count, ...] = Field((1, 5, 10, 20), min_length=1)
+    """Neighbourhood sizes."""
+    recall_at: tuple[Count, ...] = Field((1, 5, 10), min_length=1)
+    """Answers looked at in retrieval."""
+    replicates: int = Field(1000, ge=1)
+    """Patient-level bootstrap resamples behind every interval."""
+
+    @field_validator("strengths", "shots", "neighbours", "recall_at")
+    @classmethod
+    def _increasing(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if any(b <= a for a, b in pairwise(values)):
+            raise ValueError("values must increase")
+        return values
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """Vectors of all n samples in one feature space."""
+
+    name: SpaceName
+    image: NDArray[np.float32]
+    """(n, d_i)"""
+    text: NDArray[np.float32] | None
+    """(n, d_t), NaN in rows of samples without a report; None where the model has no text encoder."""
+    prompts: dict[str, NDArray[np.float32]] | None
+    """Class name -> (k, d_t) encoded prompts."""
+    aligned: bool
+    """Whether pictures and texts live in one space, so that their cosines mean something."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Everything one cell's features gave."""
+
+    measurements: tuple[Measurement, ...]
+    fits: dict[str, Any]
+    """Space -> evaluator -> what was fitted and chosen; and space -> ``selection``, the primary metric of the standard
+    probe on val, for choosing between variants without a look at the test split."""
+    left_out: dict[str, str]
+    """Evaluator -> why it was run in no space."""
+    predictions: pd.DataFrame
+
+
+def evaluate(
+    spaces: Sequence[Space],
+    dataset: Dataset,
+    split: Split,
+    config: EvaluationConfig,
+    *,
+    evaluators: Collection[str] | None = None,
+) -> Evaluation:
+    """Fit, score and measure every evaluator in every space.
+
+    Args:
+        spaces: Feature spaces of one model, with distinct names.
+        dataset: Labels, patients and reports of the samples.
+        split: Which of them may be fitted on, chosen on, and measured on.
+        config: Settings.
+        evaluators: A choice among ``EVALUATORS`` in place of the configuration's.
+
+    Raises:
+        BadInput: where a part of the split is empty, the training labels are all the same, or an evaluator is unknown.
+    """
+    wanted = _known_names(config.evaluators if evaluators is None else evaluators)
+    _check_parts(dataset, split)
+    pieces: list[Scored] = []
+    fits: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+    for space in spaces:
+        known = Known.of(space, dataset, split)
+        fitted = [FITS[name](known, config) for name in EVALUATORS if name in wanted and name in FITS]
+        pieces += [piece for f in fitted for piece in _scored(f, space, split)]
+        fits[space.name] = {f.name: f.record for f in fitted if f.record} | _selection(fitted, known)
+        for f in fitted:
+            reasons |= f.left_out
+        if "retrieval" in wanted:
+            why_not = _why_no_retrieval(space, dataset, split)
+            reasons |= {"retrieval": why_not} if why_not else {}
+            pieces += [] if why_not else [_ranked(space, dataset, split)]
+    predictions = _table(pieces, dataset)
+    ran = {piece.evaluator for piece in pieces}
+    return Evaluation(
+        recompute(
+            predictions, task=dataset.card.task, classes=dataset.classes, fingerprint=split.fingerprint, config=config
+        ),
+        fits,
+        {name: why for name, why in reasons.items() if name not in ran},
+        predictions,
+    )
+
+
+def recompute(
+    predictions: pd.DataFrame, *, task: Task, classes: Sequence[str], fingerprint: str, config: EvaluationConfig
+) -> tuple[Measurement, ...]:
+    """Measure a table of predictions: every metric on the test split, with its interval and chance level.
+
+    Args:
+        predictions: As described at the top of this module.
+        task: Of the dataset.
+        classes: Class names in class order.
+        fingerprint: Of the split; it seeds the resamples.
+        config: Says how many resamples are drawn, and the k's of retrieval.
+
+    Raises:
+        BadInput: where evaluators were not scored on the same test samples.
+    """
+    test = predictions[predictions["split"] == "test"]
+    found = [(str(e), s, t) for (e, s), t in test.groupby(["evaluator", "space"], sort=False, observed=True)]
+    draws = [[t for _, t in table.groupby("draw")] for _, _, table in found]
+    if not draws:
+        return ()
+    samples = draws[0][0]["sample"].to_numpy()
+    for (evaluator, _, _), parts in zip(found, draws, strict=True):
+        if any(not np.array_equal(part["sample"].to_numpy(), samples) for part in parts):
+            raise BadInput(f"predictions: rows of {evaluator} are not of the same test samples as {found[0][0]}")
+    statistics = [
+        _statistic(evaluator, parts, task, classes, config)
+        for (evaluator, _, _), parts in zip(found, draws, strict=True)
+    ]
+    groups = draws[0][0]["group"].to_numpy()
+    measured = estimates(statistics, groups, replicates=config.replicates, fingerprint=fingerprint)
+    return tuple(
+        Measurement(evaluator=evaluator, space=space, metric=name, estimate=estimate, chance=statistic.chance(name))
+        for (evaluator, space, _), statistic, metrics in zip(found, statistics, measured, strict=True)
+        for name, estimate in metrics.items()
+    )
+
+
+# --------------------------------------------------------------------------------------------- fitting
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """All that fitting and choosing may look at: no test sample is in it."""
+
+    train_x: NDArray[np.float32]
+    train_y: NDArray[np.int64]
+    train_groups: NDArray[np.int64]
+    val_x: NDArray[np.float32]
+    val_y: NDArray[np.int64]
+    task: Task
+    classes: tuple[str, ...]
+    prompts: dict[str, NDArray[np.float32]] | None
+    aligned: bool
+    fingerprint: str
+
+    @classmethod
+    def of(cls, space: Space, dataset: Dataset, split: Split) -> Known:
+        """Take the train and val rows."""
+        return cls(
+            train_x=space.image[split.train],
+            train_y=dataset.labels[split.train],
+            train_groups=dataset.groups[split.train],
+            val_x=space.image[split.val],
+            val_y=dataset.labels[split.val],
+            task=dataset.card.task,
+            classes=dataset.classes,
+            prompts=space.prompts,
+            aligned=space.aligned,
+            fingerprint=split.fingerprint,
+        )
+
+    def primary_on_val(self, scores: Floats) -> float | None:
+        """The primary metric of validation scores; None where it is undefined."""
+        table = Classification(self.task, self.val_y, scores, classes=self.classes, probabilities=False)
+        value = plug_in(table)[primary_metric(self.task)]
+        return None if np.isnan(value) else value
+
+
+Scorer = Callable[[NDArray[np.float32]], dict[tuple[str, int], Floats]]
+"""(n, d) features -> (reported evaluator, draw) -> (n, C) scores."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """An evaluator that is ready to score any sample."""
+
+    name: Evaluator
+    score: Scorer
+    record: dict[str, Any] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Reported evaluator -> why it cannot be run in this space."""
+    parts: tuple[Literal["val", "test"], ...] = ("val", "test")
+
+
+def _fit_standard(known: Known, config: EvaluationConfig) -> Fitted:
+    fitted = probe.fit_standard(
+        known.train_x,
+        known.train_y,
+        known.val_x,
+        known.val_y,
+        n_classes=len(known.classes),
+        task=known.task,
+        strengths=config.strengths,
+    )
+    return Fitted("probe_standard", lambda x: {("probe_standard", 0): fitted.scores(x)}, fitted.record)
+
+
+def _fit_paper(known: Known, config: EvaluationConfig) -> Fitted:
+    fitted = probe.fit_paper(
+        known.train_x,
+        known.train_y,
+        n_classes=len(known.classes),
+        task=known.task,
+        epochs=config.paper_epochs,
+        lr=config.paper_lr,
+        batch=config.paper_batch,
+        generator_seed=derive_seed(known.fingerprint, "paper probe"),
+    )
+    return Fitted("probe_paper", lambda x: {("probe_paper", 0): fitted.scores(x)}, fitted.record)
+
+
+def _fit_few_shot(known: Known, config: EvaluationConfig) -> Fitted:
+    subsets = probe.nested_subsets(
+        known.train_y,
+        known.train_groups,
+        n_classes=len(known.classes),
+        shots=config.shots,
+        draws=config.few_shot_draws,
+        rng_key=(known.fingerprint, "few-shot"),
+    )
+    scaler = probe.Scaler.fit(known.train_x)
+    probes = {
+        (f"few_shot_k{k}", draw): probe.fit_few_shot(
+            known.train_x[rows],
+            known.train_y[rows],
+            n_classes=len(known.classes),
+            strengths=config.strengths,
+            scaler=scaler,
+        )
+        for k in config.shots
+        for draw, subset in enumerate(subsets)
+        if (rows := subset.get(k)) is not None
+    }
+    strengths = {k: [p.record["strength"] for (name, _), p in probes.items() if name == k] for k, _ in probes}
+    too_many = {f"few_shot_k{k}": f"a class has fewer than {k} training samples" for k in config.shots}
+    return Fitted(
+        "few_shot",
+        lambda x: {key: p.scores(x) for key, p in probes.items()},
+        {"strengths": strengths},
+        {name: why for name, why in too_many.items() if name not in strengths},
+        parts=("test",),
+    )
+
+
+def _fit_neighbours(known: Known, config: EvaluationConfig) -> Fitted:
+    ks = [k for k in config.neighbours if k <= len(known.train_x)]
+    targets = probe.one_hot(known.train_y, len(known.classes))
+    left_out = {f"knn_k{k}": f"fewer than {k} training samples" for k in config.neighbours if k not in ks}
+
+    def score(features: NDArray[np.float32]) -> dict[tuple[str, int], Floats]:
+        shares = neighbours.vote_shares(known.train_x, targets, features, ks) if ks else {}
+        return {(f"knn_k{k}", 0): share for k, share in shares.items()}
+
+    on_val = {name: known.primary_on_val(scores) for (name, _), scores in score(known.val_x).items()}
+    best = max((value, name) for name, value in on_val.items() if value is not None) if any(on_val.values()) else None
+    record = {primary_metric(known.task) + "_on_val": on_val, "best_on_val": best and best[1]}
+    return Fitted("knn", score, record, left_out)
+
+
+def _fit_zero_shot(known: Known, config: EvaluationConfig) -> Fitted:  # noqa: ARG001 - one signature for all
+    why_not = _why_no_zero_shot(known)
+    if why_not or known.prompts is None:
+        return Fitted("zero_shot", lambda _: {}, left_out={"zero_shot": why_not})
+    vectors = zero_shot.class_vectors(known.prompts, known.classes)
+    record = {"prompts": {name: len(known.prompts[name]) for name in known.classes}}
+    return Fitted("zero_shot", lambda x: {("zero_shot", 0): zero_shot.scores(x, vectors)}, record)
+
+
+def _why_no_zero_shot(known: Known) -> str:
+    if not known.aligned:
+        return "pictures and texts do not share a space"
+    if known.task == "multilabel":
+        return "prompts say what a finding looks like, not its absence, so several labels have no common threshold"
+    missing = [name for name in known.classes if known.prompts is None or name not in known.prompts]
+    return f"no encoded prompts for {', '.join(missing)}" if missing else ""
+
+
+FITS: dict[Evaluator, Callable[[Known, EvaluationConfig], Fitted]] = {
+    "probe_standard": _fit_standard,
+    "probe_paper": _fit_paper,
+    "few_shot": _fit_few_shot,
+    "knn": _fit_neighbours,
+    "zero_shot": _fit_zero_shot,
+}
+"""``retrieval`` is not among them: it fits nothing and ranks instead of scoring."""
+
+
+def _selection(fitted: Sequence[Fitted], known: Known) -> dict[str, Any]:
+    """The figure that variants of one model may be compared by, where the standard probe was run."""
+    for f in fitted:
+        if f.name == "probe_standard":
+            value = known.primary_on_val(f.score(known.val_x)["probe_standard", 0])
+            return {"selection": {"metric": primary_metric(known.task), "value": value}}
+    return {}
+
+
+def _known_names(evaluators: Collection[str]) -> set[str]:
+    unknown = sorted(set(evaluators) - set(EVALUATORS))
+    if unknown:
+        raise BadInput(f"unknown evaluator {unknown[0]!r}; choose among {', '.join(EVALUATORS)}")
+    return set(evaluators)
+
+
+def _check_parts(dataset: Dataset, split: Split) -> None:
+    for name in ("train", "val", "test"):
+        if len(getattr(split, name)) == 0:
+            raise BadInput(f"dataset {dataset.card.name}: the {name} split is empty; nothing can be evaluated")
+    labels = dataset.labels[split.train]
+    if (labels == labels[0]).all():
+        raise BadInput(
+            f"dataset {dataset.card.name}: all training samples have the same label; a classifier needs two classes"
+        )
+
+
+# --------------------------------------------------------------------------------------------- the table
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Consecutive rows of the table that come from one evaluator."""
+
+    evaluator: str
+    space: SpaceName
+    part: Literal["val", "test"]
+    rows: NDArray[np.int64]
+    """(m,) samples of the dataset."""
+    values: dict[str, Floats]
+    """Column name -> (m,) scores or ranks."""
+    draw: int = 0
+
+
+def _scored(fitted: Fitted, space: Space, split: Split) -> list[Scored]:
+    pieces = []
+    for part in fitted.parts:
+        rows = split.val if part == "val" else split.test
+        for (evaluator, draw), scores in fitted.score(space.image[rows]).items():
+            columns = {f"score_{c}": scores[:, c] for c in range(scores.shape[1])}
+            pieces.append(Scored(evaluator, space.name, part, rows, columns, draw))
+    return pieces
+
+
+def _ranked(space: Space, dataset: Dataset, split: Split) -> Scored:
+    assert space.text is not None
+    assert dataset.reports is not None
+    has_report = _with_report(space, dataset, split.test)
+    rows = split.test[has_report]
+    codes = np.unique(np.array([dataset.reports[i] for i in rows], dtype=str), return_inverse=True)[1]
+    image, text = space.image[rows], space.text[rows]
+    found = {
+        "rank_image_to_text": retrieval.first_hit_ranks(image, text, codes),
+        "rank_text_to_image": retrieval.first_hit_ranks(text, image, codes),
+        "identical_texts": np.bincount(codes)[codes],
+    }
+    columns = {name: np.full(len(split.test), np.nan) for name in found}
+    for name, values in found.items():
+        columns[name][has_report] = values
+    return Scored("retrieval", space.name, "test", split.test, columns)
+
+
+def _why_no_retrieval(space: Space, dataset: Dataset, split: Split) -> str:
+    if not space.aligned:
+        return "pictures and texts do not share a space"
+    if space.text is None or dataset.reports is None:
+        return "there are no encoded reports"
+    if _with_report(space, dataset, split.test).sum() < 2:
+        return "fewer than two test samples have a report"
+    return ""
+
+
+def _with_report(space: Space, dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    assert space.text is not None
+    assert dataset.reports is not None
+    present = np.array([dataset.reports[i] is not None for i in rows])
+    encoded = ~np.isnan(space.text[rows]).any(axis=1)
+    if (present != encoded).any():
+        raise ValueError("text vectors are NaN exactly where a sample has no report; here they are not")
+    return present
+
+
+def _table(pieces: Sequence[Scored], dataset: Dataset) -> pd.DataFrame:
+    rows = np.concatenate([piece.rows for piece in pieces]) if pieces else np.empty(0, dtype=np.int64)
+    labels = dataset.labels[rows]
+
+    def per_piece(values: Sequence[str]) -> pd.Categorical:
+        return pd.Categorical(np.repeat(np.array(values, dtype=object), [len(piece.rows) for piece in pieces]))
+
+    def column(name: str) -> Floats:
+        missing = np.full(len(rows), np.nan)
+        return np.concatenate([p.values.get(name, missing[: len(p.rows)]) for p in pieces])
+
+    return pd.DataFrame(
+        {
+            "sample": np.array(dataset.sample_ids, dtype=object)[rows],
+            "group": dataset.groups[rows],
+            "evaluator": per_piece([piece.evaluator for piece in pieces]),
+            "space": per_piece([piece.space for piece in pieces]),
+            "draw": np.repeat([piece.draw for piece in pieces], [len(piece.rows) for piece in pieces]),
+            "split": per_piece([piece.part for piece in pieces]),
+            **({"label": labels} if labels.ndim == 1 else {f"label_{c}": y for c, y in enumerate(labels.T)}),
+            **{name: column(name) for name in dict.fromkeys(name for piece in pieces for name in piece.values)},
+        }
+    )
+
+
+def _statistic(
+    evaluator: str, draws: Sequence[pd.DataFrame], task: Task, classes: Sequence[str], config: EvaluationConfig
+) -> Statistic:
+    if evaluator == "retrieval":
+        table = draws[0]
+        ranks = {way: table[f"rank_{way}"].to_numpy(np.float64) for way in retrieval.WAYS}
+        return retrieval.Recall(ranks, table["identical_texts"].to_numpy(np.float64), config.recall_at)
+    scores = [f"score_{c}" for c in range(len(classes))]
+    labels = [f"label_{c}" for c in range(len(classes))] if task == "multilabel" else "label"
+    tables = [
+        Classification(
+            task,
+            draw[labels].to_numpy(np.int64),
+            draw[scores].to_numpy(np.float64),
+            classes=classes,
+            probabilities=evaluator.startswith(PROBABILITIES),
+        )
+        for draw in draws
+    ]
+    return tables[0] if len(tables) == 1 else MeanOver(tables)

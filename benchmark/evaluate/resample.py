@@ -1,0 +1,150 @@
+"""How sure a figure is: the patient-level bootstrap, one set of resamples for every model on a split.
+
+Pictures of one patient are not independent, so whole patients are drawn with replacement (cluster bootstrap; Field
+and Welsh 2007). A resample is a vector of integer weights, and a statistic is a function of weights: the plug-in
+value is the statistic at weights of one. Because the weights depend on the split alone, every model, evaluator and
+metric sees the same resamples, and any difference between two of them is paired replicate by replicate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmark.result import Estimate
+from benchmark.seeding import generator
+
+LEVEL = 0.95
+"""Coverage that intervals aim at."""
+
+TOLERATED_UNDEFINED = 0.05
+"""Share of resamples in which a metric may be undefined before its interval is too."""
+
+BLOCK = 256
+"""Replicates evaluated at once: keeps (samples x replicates) arrays small enough for the processor's cache."""
+
+
+class Statistic(Protocol):
+    """Metrics of one table of predictions, as functions of sample weights."""
+
+    used: NDArray[np.bool_]
+    """(n,) which samples enter."""
+
+    def __call__(self, weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Metric name -> (b,) values under each column of (n, b) weights; NaN where undefined."""
+
+    def why_undefined(self, metric: str) -> str:
+        """Why the metric is NaN at weights of one, in words."""
+
+    def chance(self, metric: str) -> float:
+        """What answering at random would give; NaN where that is not known."""
+
+
+class Interval(NamedTuple):
+    """A two-sided interval, or NaN twice and the reason."""
+
+    low: float
+    high: float
+    why_undefined: str = ""
+
+
+def patient_weights(groups: NDArray[np.int64], *, replicates: int, fingerprint: str) -> NDArray[np.int32]:
+    """How often each patient is drawn in each replicate, (replicates, patients); every row sums to the patients.
+
+    Columns stand in ascending order of group code. The first B replicates are the same however many are drawn.
+
+    Args:
+        groups: (n,) group code of each test sample.
+        replicates: Number of resamples.
+        fingerprint: Of the split; seeds the draw.
+    """
+    return _draw(len(np.unique(groups)), replicates, fingerprint)
+
+
+@lru_cache(maxsize=4)
+def _draw(patients: int, replicates: int, fingerprint: str) -> NDArray[np.int32]:
+    drawn = generator(fingerprint, "patient bootstrap").integers(patients, size=(replicates, patients))
+    drawn += np.arange(replicates)[:, None] * patients
+    weights = np.bincount(drawn.ravel(), minlength=replicates * patients).reshape(replicates, patients).astype(np.int32)
+    weights.setflags(write=False)
+    return weights
+
+
+def plug_in(statistic: Statistic) -> dict[str, float]:
+    """The metrics themselves: the statistic with every sample counted once."""
+    return {name: float(value[0]) for name, value in statistic(np.ones((len(statistic.used), 1))).items()}
+
+
+def replicate(
+    statistics: Sequence[Statistic], groups: NDArray[np.int64], *, replicates: int, fingerprint: str
+) -> list[dict[str, NDArray[np.float64]]]:
+    """Values of every statistic in every replicate: metric name -> (replicates,), one dict per statistic.
+
+    Args:
+        statistics: Over the same n samples.
+        groups: (n,) group code of each sample.
+        replicates: Number of resamples.
+        fingerprint: Of the split.
+    """
+    column = np.unique(groups, return_inverse=True)[1]
+    by_patient = patient_weights(groups, replicates=replicates, fingerprint=fingerprint).T
+    blocks: list[list[dict[str, NDArray[np.float64]]]] = [[] for _ in statistics]
+    for start in range(0, replicates, BLOCK):
+        weights = by_patient[:, start : start + BLOCK].astype(np.float64)[column]
+        for values, statistic in zip(blocks, statistics, strict=True):
+            values.append(statistic(weights))
+    return [{name: np.concatenate([b[name] for b in values]) for name in values[0]} for values in blocks]
+
+
+def percentile_interval(values: NDArray[Any], level: float = LEVEL) -> Interval:
+    """Percentile bootstrap interval (Efron 1979); replicates in which the metric is undefined are left out.
+
+    Undefined where more than ``TOLERATED_UNDEFINED`` of them are: what is left would describe only the resamples in
+    which the metric happened to exist.
+    """
+    defined = values[~np.isnan(values)]
+    missing = 1.0 - len(defined) / len(values)
+    if missing > TOLERATED_UNDEFINED:
+        return Interval(np.nan, np.nan, f"no interval: undefined in {missing:.0%} of the resamples")
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def estimates(
+    statistics: Sequence[Statistic], groups: NDArray[np.int64], *, replicates: int, fingerprint: str
+) -> list[dict[str, Estimate]]:
+    """Plug-in value and interval of every metric of every statistic, all from the same resamples.
+
+    One patient alone says nothing about the spread between patients: then there is no interval.
+    """
+    drawn = replicate(statistics, groups, replicates=replicates, fingerprint=fingerprint)
+    return [
+        {
+            name: _estimate(statistic, name, value, values[name], groups[statistic.used])
+            for name, value in plug_in(statistic).items()
+        }
+        for statistic, values in zip(statistics, drawn, strict=True)
+    ]
+
+
+def _estimate(
+    statistic: Statistic, name: str, value: float, values: NDArray[np.float64], groups: NDArray[np.int64]
+) -> Estimate:
+    patients = len(np.unique(groups))
+    if np.isnan(value):
+        return Estimate(value=value, n=len(groups), n_patients=patients, why_undefined=statistic.why_undefined(name))
+    interval = percentile_interval(values)
+    if patients < 2:
+        interval = Interval(np.nan, np.nan, "no interval: all samples are of one patient")
+    return Estimate(
+        value=value,
+        low=interval.low,
+        high=interval.high,
+        n=len(groups),
+        n_patients=patients,
+        why_undefined=interval.why_undefined,
+    )

@@ -1,0 +1,90 @@
+"""Write a run's leaderboard: one self-contained page, with the same figures as CSV and JSON beside it.
+
+The page asks the network for nothing: style, script and charts are inside it, and its content security policy allows
+only that one script, by its hash. Whatever a dataset, plug-in or error message says is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+from pydantic import BaseModel
+
+from benchmark.result import SCHEMA_VERSION, CellResult, RunRecord, tidy, write_atomically
+from leaderboards import columns, figures
+from leaderboards.view import Page, Row, make_page
+
+STATIC = Path(__file__).with_name("static")
+
+
+class Export(BaseModel):
+    """What ``leaderboard.json`` holds."""
+
+    schema_version: int = SCHEMA_VERSION
+    run: RunRecord
+    cells: list[CellResult]
+    """In the order of the plan; tracebacks, which name local paths, stay in the run folder."""
+
+
+def build(run: RunRecord, results: Sequence[CellResult], out: Path) -> Path:
+    """Write ``index.html``, ``leaderboard.csv`` and ``leaderboard.json`` into ``out``; the same input gives the same bytes.
+
+    Returns:
+        The path of ``index.html``.
+    """
+    place = {cell: i for i, cell in enumerate(run.cells)}
+    ordered = sorted(results, key=lambda result: (place.get(result.id, len(place)), result.id))
+    write_atomically(out / "leaderboard.csv", tidy(ordered).to_csv(index=False, lineterminator="\n").encode())
+    write_atomically(out / "leaderboard.json", _json(run, ordered).encode())
+    index = out / "index.html"
+    write_atomically(index, render(make_page(run, ordered)).encode())
+    return index
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("leaderboards"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = (STATIC / "table.js").read_text(encoding="utf-8")
+    points = [_point(row) for row in page.rows if row.value == row.value]
+    return environment.get_template("index.html.j2").render(
+        page=page,
+        run=page.run,
+        groups={key: label for key, label in columns.GROUPS.items() if any(c.group == key for c in page.columns)},
+        shown_at_first=columns.SHOWN_AT_FIRST,
+        style=Markup((STATIC / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        script=Markup(script),  # noqa: S704 - our own file
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        quality_chart=figures.quality(points, metric=page.metric, chance=page.chance),
+        speed_chart=figures.speed(points, metric=page.metric),
+    )
+
+
+def _point(row: Row) -> figures.Point:
+    estimate = row.primary.estimate if row.primary is not None else None
+    assert estimate is not None, "only rows with a defined figure are drawn"
+    return figures.Point(
+        model=row.result.title,
+        regime=row.result.spec.regime,
+        value=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        images_per_s=row.result.profile.images_per_s,
+        chosen=row.chosen,
+        reference=not row.answers_image,
+    )
+
+
+def _json(run: RunRecord, results: list[CellResult]) -> str:
+    hidden = {"cells": {"__all__": {"failure": {"traceback_tail"}}}}
+    return Export(run=run, cells=results).model_dump_json(indent=1, exclude=hidden) + "\n"

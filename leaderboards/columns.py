@@ -1,0 +1,178 @@
+"""The columns of figures: where each is read in a result, how it is printed, and what it means to a reader."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from benchmark.result import CellResult, Measurement, Profile
+
+if TYPE_CHECKING:
+    from benchmark.data.manifest import Task
+
+PRIMARY: dict[Task, str] = {
+    "binary": "roc_auc",
+    "multiclass": "roc_auc_ovr_macro",
+    "multilabel": "roc_auc_macro",
+}
+
+
+def primary_metric(task: Task) -> str:
+    """Stand-in."""
+    return PRIMARY[task]
+
+
+Group = Literal["quality", "calibration", "pairs", "few", "cost"]
+
+GROUPS: dict[Group, str] = {
+    "quality": "Quality",
+    "calibration": "Calibration",
+    "pairs": "Zero-shot & retrieval",
+    "few": "Few labels",
+    "cost": "Cost",
+}
+"""Columns are shown and hidden by group, under these words."""
+
+SHOWN_AT_FIRST: tuple[Group, ...] = ("quality", "pairs")
+"""What fits beside the model and its primary metric on a laptop screen."""
+
+METRIC_LABELS = {
+    "roc_auc": "ROC AUC",
+    "roc_auc_ovr_macro": "ROC AUC (one-vs-rest, macro)",
+    "roc_auc_macro": "ROC AUC (macro)",
+}
+"""Primary metrics in words for readers; the averaging stays in the name."""
+
+RANKED_BY = "probe_standard"
+"""The evaluator whose primary metric ranks the rows."""
+
+DASH = "—"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One figure in the table."""
+
+    text: str
+    sort: float | None = None
+    """The number to sort by; None sorts last, whichever way."""
+    title: str = ""
+    """Interval and counts, or why there is no figure."""
+    note: str = ""
+    """Small print beneath, such as the chance level."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of figures."""
+
+    key: str
+    group: Group
+    label: str
+    explanation: str
+    read: Callable[[CellResult], Shown | None]
+    """None where the result has nothing of this kind at all: such a column is dropped if no row has it."""
+    lower_is_better: bool = False
+
+
+def all_columns(task: Task) -> tuple[Column, ...]:
+    """Every column the page knows, in the order they are shown."""
+    primary = primary_metric(task)
+    return (
+        _probe("balanced_accuracy", "Balanced accuracy", "Recall of each class, averaged with equal weight."),
+        _probe("balanced_accuracy_macro", "Balanced accuracy (macro)", "Balanced accuracy, averaged over the labels."),
+        _probe("average_precision", "Average precision", "Area under the precision-recall curve."),
+        _probe("average_precision_macro", "Average precision (macro)", "Average precision, averaged over the classes."),
+        _probe("f1_macro", "F1 (macro)", "F1 of each class, averaged with equal weight."),
+        _probe("mcc", "MCC", "Matthews correlation coefficient: 0 is guessing, 1 is perfect."),
+        _probe("brier", "Brier", "Squared error of the probabilities; lower is better.", calibration=True),
+        _probe("ece", "ECE", "Expected calibration error; lower is better.", calibration=True),
+        _measured("zero_shot", primary, "pairs", "Zero-shot", "The primary metric from class prompts alone, untrained."),
+        _measured(
+            *("retrieval", "recall@5_image_to_text", "pairs", "Recall@5 image to text"),
+            "How often a picture's report, or one with the same words, is among the five nearest; chance beneath.",
+        ),
+        _measured(
+            *("retrieval", "recall@5_text_to_image", "pairs", "Recall@5 text to image"),
+            "How often a picture that belongs to a report's words is among the five nearest; chance beneath.",
+        ),
+        _measured("few_shot_k1", primary, "few", "1 per class", "The primary metric from one labelled sample per class."),
+        _measured("few_shot_k16", primary, "few", "16 per class", "The primary metric from sixteen per class."),
+        _cost("images_per_s", "Images/s", "Pictures encoded per second.", lambda p: p.images_per_s),
+        _cost("texts_per_s", "Texts/s", "Texts encoded per second.", lambda p: p.texts_per_s),
+        _cost("parameters", "Parameters", "Of both towers, heads left out.", lambda p: p.parameters or math.nan, low=True),
+        _cost("peak_memory", "Peak MiB", "Highest memory use, in MiB.", lambda p: p.peak_memory_mb, low=True),
+        _cost("adapt_s", "Training s", "Seconds spent training this row.", lambda p: p.adapt_s, low=True),
+    )
+
+
+def present(columns: Sequence[Column], results: Sequence[CellResult]) -> tuple[Column, ...]:
+    """The columns that at least one result has something to say about."""
+    return tuple(column for column in columns if any(column.read(result) is not None for result in results))
+
+
+def find(result: CellResult, evaluator: str, metric: str) -> Measurement | None:
+    """The measurement a row shows: in its primary space, or in the only space where there is just one."""
+    found = [m for m in result.measurements if m.evaluator == evaluator and m.metric == metric]
+    if len(found) == 1:
+        return found[0]
+    return next((m for m in found if m.space == result.primary_space), None)
+
+
+def why_absent(result: CellResult, evaluator: str) -> str:
+    """The recorded reason why an evaluator was not run for a row."""
+    reasons = [why for name, why in result.left_out.items() if evaluator.startswith(name)]
+    return reasons[0] if reasons else "not measured for this row"
+
+
+def describe(measurement: Measurement) -> str:
+    """A measurement in words: value, interval, counts and chance, or why it is undefined."""
+    estimate = measurement.estimate
+    if math.isnan(estimate.value):
+        return f"undefined: {estimate.why_undefined or 'no reason recorded'}"
+    words = f"{estimate.value:.3f}"
+    if not math.isnan(estimate.low):
+        words += f", 95% interval {estimate.low:.3f} to {estimate.high:.3f}"
+    words += f"; {estimate.n} samples of {estimate.n_patients} patients"
+    return words if math.isnan(measurement.chance) else f"{words}; chance {measurement.chance:.3f}"
+
+
+def compact(value: float) -> str:
+    """A number of any size in at most three leading digits: 0.42, 7.1, 812, 1,240, 25.6 M."""
+    for size, suffix in ((1e9, " G"), (1e6, " M")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{suffix}"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 1 else f"{value:.2g}"
+
+
+def _measured(
+    evaluator: str, metric: str, group: Group, label: str, explanation: str, *, low: bool = False
+) -> Column:
+    def read(result: CellResult) -> Shown | None:
+        measurement = find(result, evaluator, metric)
+        if measurement is None:
+            return None
+        value, chance = measurement.estimate.value, measurement.chance
+        if math.isnan(value):
+            return Shown(DASH, None, describe(measurement))
+        note = f"chance {chance:.3f}" if evaluator == "retrieval" and not math.isnan(chance) else ""
+        return Shown(f"{value:.3f}", value, describe(measurement), note)
+
+    return Column(f"{evaluator}-{metric}", group, label, explanation, read, low)
+
+
+def _probe(metric: str, label: str, explanation: str, *, calibration: bool = False) -> Column:
+    group: Group = "calibration" if calibration else "quality"
+    return _measured(RANKED_BY, metric, group, label, explanation, low=calibration)
+
+
+def _cost(key: str, label: str, explanation: str, value_of: Callable[[Profile], float], *, low: bool = False) -> Column:
+    def read(result: CellResult) -> Shown | None:
+        value = value_of(result.profile)
+        return None if math.isnan(value) else Shown(compact(value), value, explanation)
+
+    return Column(key, "cost", label, explanation, read, low)

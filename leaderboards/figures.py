@@ -1,0 +1,287 @@
+"""The charts of the page: seaborn draws, and the SVG is made fit for inlining.
+
+Inlined means: no prolog, no metadata, no fixed size, ids that are unique in the page and the same in every run, text as
+text in the page's own font, and colours as CSS variables, so that one drawing serves light, dark and print.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from xml.etree import ElementTree as ET
+
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from benchmark.result import REGIMES, Regime
+from leaderboards.columns import compact
+
+INK, MUTED, LINE, PAPER = "#010101", "#020202", "#030303", "#fdfdfd"
+REFERENCE = "reference"
+PALETTE: dict[str, str] = dict(zip(REGIMES, sns.color_palette("colorblind").as_hex()[:3], strict=True)) | {
+    REFERENCE: MUTED
+}
+"""Seaborn's colour-blind safe palette; the marker says the same thing again."""
+
+CSS_COLOURS = {INK: "--ink", MUTED: "--muted", LINE: "--line", PAPER: "--surface"} | {
+    PALETTE[regime]: f"--{regime}" for regime in REGIMES
+}
+"""Drawn colour -> the CSS variable that replaces it; INK and its like are stand-ins, seen nowhere else."""
+
+MARKERS = {"frozen": "o", "heads": "s", "full": "D", REFERENCE: "X"}
+
+SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
+REFERENCES = re.compile(r"(?:(?<=url\(#)|(?<=^#))[\w.-]+")
+"""Ids that an attribute refers to."""
+FONT = re.compile(r"font-family:[^;]*;\s*")
+
+WIDTH_IN = 8.6
+LONGEST_NAME = 30
+"""Characters of a model's name that fit beside a chart."""
+
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "leaderboard",
+    "text.parse_math": False,  # a name with two dollar signs is a name, not a formula
+    "font.size": 10.5,
+    "text.color": INK,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.8,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": INK,
+    "xtick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One row of the leaderboard as the charts see it; ``value`` is defined."""
+
+    model: str
+    regime: Regime
+    value: float
+    low: float
+    high: float
+    """Interval ends, NaN where there is no interval."""
+    images_per_s: float
+    """NaN where there is no encoder."""
+    chosen: bool
+    reference: bool
+    """Whether its score is computed from something else than the picture."""
+
+
+def quality(points: Sequence[Point], *, metric: str, chance: float) -> Markup | None:
+    """Primary metric per model: every variant a point, the chosen one large with its interval, references as lines.
+
+    Returns:
+        An inline SVG; None where no point is given.
+    """
+    if not points:
+        return None
+    models = _by_best(points)
+    with _style():
+        figure = Figure(figsize=(WIDTH_IN, 0.95 + 0.42 * len(models)), layout="constrained")
+        axes = figure.subplots()
+        frame = _frame(points, models)
+        for row in frame[frame.reference].itertuples():
+            axes.axvline(row.value, color=MUTED, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
+        _intervals(axes, frame[frame.chosen])
+        _scatter(axes, frame, x="value", y="row")
+        axes.set(xlabel=f"{metric} on test", ylabel="", ylim=(len(models) - 0.4, -0.6))
+        axes.set_yticks(range(len(models)), [_short(model) for model in models])
+        axes.grid(visible=False, axis="y")
+        if not math.isnan(chance):
+            axes.axvline(chance, color=MUTED, linewidth=1.1, linestyle=(0, (5, 3)), zorder=1)
+            axes.annotate(
+                "chance",
+                (chance, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(4, 0),
+                textcoords="offset points",
+                color=MUTED,
+                fontsize=9,
+                va="top",
+            )
+        return _inline(figure, "quality", f"{metric} on test of every variant, by model", _in_words(points))
+
+
+def speed(points: Sequence[Point], *, metric: str) -> Markup | None:
+    """Primary metric against images per second on a log scale, the chosen variants named.
+
+    Returns:
+        An inline SVG; None where no point has both.
+    """
+    timed = [point for point in points if not point.reference and point.images_per_s > 0]
+    if not timed:
+        return None
+    with _style():
+        figure = Figure(figsize=(WIDTH_IN, 4.6), layout="constrained")
+        axes = figure.subplots()
+        axes.set_xscale("log")
+        frame = _frame(timed, _by_best(timed))
+        _scatter(axes, frame, x="images_per_s", y="value")
+        _log_axis(axes, frame)
+        axes.set(xlabel="Images per second (log scale)", ylabel=f"{metric} on test")
+        axes.tick_params(axis="y", labelcolor=MUTED)
+        axes.margins(y=0.12)
+        _name_points(axes, frame[frame.chosen])
+        return _inline(figure, "speed", f"{metric} on test against images per second", _in_words(timed))
+
+
+def _style() -> AbstractContextManager[None]:
+    return mpl.rc_context(STYLE)
+
+
+def _by_best(points: Sequence[Point]) -> list[str]:
+    """Models by their chosen (else their best) figure, those computed from the picture first."""
+
+    def order(model: str) -> tuple[bool, float, str]:
+        own = [point for point in points if point.model == model]
+        return own[0].reference, -max((p.value for p in own if p.chosen), default=max(p.value for p in own)), model
+
+    return sorted({point.model for point in points}, key=order)
+
+
+def _frame(points: Sequence[Point], models: Sequence[str]) -> pd.DataFrame:
+    """One row per point; ``row`` is its place on the axis of models, regimes side by side."""
+    frame = pd.DataFrame([asdict(point) for point in points])
+    frame["group"] = frame["regime"].where(~frame["reference"], REFERENCE)
+    offset = frame["group"].map({"frozen": -0.24, "heads": 0.0, "full": 0.24, REFERENCE: 0.0})
+    frame["row"] = frame["model"].map(models.index) + offset
+    return frame
+
+
+def _scatter(axes: Axes, frame: pd.DataFrame, *, x: str, y: str) -> None:
+    """All points, the chosen ones larger and on top; one legend for both."""
+    groups = [group for group in PALETTE if (frame["group"] == group).any()]
+    looks = {"hue": "group", "style": "group", "hue_order": groups, "style_order": groups}
+    looks |= {"palette": PALETTE, "markers": MARKERS, "edgecolor": PAPER}
+    rest, chosen = frame[~frame["chosen"]], frame[frame["chosen"]]
+    sns.scatterplot(rest, x=x, y=y, ax=axes, s=30, alpha=0.55, linewidth=0.6, legend=False, zorder=3, **looks)
+    sns.scatterplot(chosen, x=x, y=y, ax=axes, s=95, linewidth=1.2, zorder=5, **looks)
+    legend = axes.get_legend()
+    if legend is not None:
+        sns.move_legend(axes, "lower left", bbox_to_anchor=(0, 1), ncols=len(groups), title=None, handletextpad=0.1)
+
+
+def _intervals(axes: Axes, frame: pd.DataFrame) -> None:
+    for group, rows in frame.groupby("group"):
+        axes.hlines(rows["row"], rows["low"], rows["high"], color=PALETTE[str(group)], linewidth=2.2, zorder=4)
+
+
+def _log_axis(axes: Axes, frame: pd.DataFrame) -> None:
+    """Ticks at 1, 2 and 5 of each decade in plain figures, and room for names on both sides."""
+    low, high = frame["images_per_s"].min(), frame["images_per_s"].max()
+    axes.set_xlim(low / 1.6, high * 1.6)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _name_points(axes: Axes, frame: pd.DataFrame) -> None:
+    """Write model names beside points, pushed apart upwards where they would overlap."""
+    low, high = axes.get_ylim()
+    middle = math.sqrt(math.prod(axes.get_xlim()))
+    gap = (high - low) * min(0.06, 0.9 / max(1, len(frame)))
+    floor = -math.inf
+    for row in frame.sort_values(["value", "model"]).itertuples():
+        at = max(row.value, floor)
+        floor = at + gap
+        right = row.images_per_s <= middle
+        axes.annotate(
+            _short(row.model),
+            (row.images_per_s, row.value),
+            xytext=(12 if right else -12, (at - row.value) / (high - low) * 72 * 3.6),
+            textcoords="offset points",
+            ha="left" if right else "right",
+            va="center",
+            fontsize=9.5,
+            zorder=6,
+        )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def _in_words(points: Sequence[Point]) -> str:
+    """The chart for those who do not see it."""
+    lines = []
+    for model in _by_best(points):
+        own = [point for point in points if point.model == model]
+        best = max(own, key=lambda point: (point.chosen, point.value))
+        interval = "" if math.isnan(best.low) else f" (95% interval {best.low:.3f} to {best.high:.3f})"
+        lines.append(f"{model}: {best.value:.3f}{interval}")
+    return "; ".join(lines) + "."
+
+
+# --------------------------------------------------------------------------------------------- SVG
+
+
+def _inline(figure: Figure, name: str, title: str, description: str) -> Markup:
+    """Draw a figure into an SVG element that can stand in a page."""
+    drawn = io.StringIO()
+    with warnings.catch_warnings():
+        # The browser writes the text, in fonts that may well have the letter.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(drawn, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    root = ET.fromstring(drawn.getvalue())  # noqa: S314 - written by matplotlib a line above
+    for parent in root.iter():
+        for child in [child for child in parent if child.tag in (f"{SVG}metadata", f"{SVG}style")]:
+            parent.remove(child)
+    _clean(root, name)
+    root.attrib = {
+        "viewBox": root.attrib["viewBox"],
+        "role": "img",
+        "aria-labelledby": f"{name}-title {name}-desc",
+        "class": "chart",
+    }
+    for position, (tag, text) in enumerate((("title", title), ("desc", description))):
+        element = ET.Element(tag, id=f"{name}-{tag}")
+        element.text = text
+        root.insert(position, element)
+    return Markup(_recoloured(ET.tostring(root, encoding="unicode")))  # noqa: S704 - escaped by ElementTree
+
+
+def _clean(root: ET.Element, name: str) -> None:
+    """Drop namespaces, fonts, line breaks and idle ids; make the other ids the chart's own."""
+    used = {id_ for element in root.iter() for value in element.attrib.values() for id_ in REFERENCES.findall(value)}
+    for element in root.iter():
+        attributes = {}
+        for key, value in element.attrib.items():
+            if key == "id" and value not in used:
+                continue
+            prefixed = f"{name}-{value}" if key == "id" else REFERENCES.sub(rf"{name}-\g<0>", value)
+            attributes[key.removeprefix(XLINK)] = " ".join(FONT.sub("", prefixed).split())
+        element.tag = element.tag.removeprefix(SVG)
+        element.attrib = attributes
+        element.tail = None
+        if element.tag != "text":
+            element.text = None
+
+
+def _recoloured(svg: str) -> str:
+    return re.sub("|".join(CSS_COLOURS), lambda found: f"var({CSS_COLOURS[found[0]]})", svg)

@@ -1,0 +1,354 @@
+"""From a run's results to what its page shows: rows, ranks, notices, words. Reads figures; computes none."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from benchmark.result import CellResult, DatasetRecord, Finding, Measurement, RunRecord
+from leaderboards.columns import (
+    DASH,
+    METRIC_LABELS,
+    RANKED_BY,
+    Column,
+    Shown,
+    all_columns,
+    describe,
+    find,
+    present,
+    primary_metric,
+    why_absent,
+)
+
+NO_ENCODER = "none"
+"""``weights`` of a row whose features need no encoder."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Where an interval lies on the scale that all rows share, in percent of its width."""
+
+    low: float
+    high: float
+    value: float
+    chance: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table."""
+
+    result: CellResult
+    primary: Measurement | None
+    shown: Shown
+    """The primary metric."""
+    interval: str
+    bar: Bar | None
+    weights: str
+    """Where the weights come from, in words."""
+    untrained: bool
+    """Whether nothing was ever trained: random weights, frozen."""
+    reads: str
+    """What the score is computed from, in words."""
+    answers_image: bool
+    """Whether the score is computed from the picture alone: only such rows are ranked."""
+    figures: Mapping[str, Shown]
+    """Column key -> figure."""
+    validation: float
+    """Primary metric on validation; NaN where none was recorded."""
+    rank: int | None = None
+    chosen: bool = False
+
+    @property
+    def value(self) -> float:
+        """Primary metric on test; NaN where undefined or not measured."""
+        return math.nan if self.primary is None else self.primary.estimate.value
+
+    @property
+    def variant(self) -> str:
+        """Regime, augmentation, head and seed in one line, what is ``none`` left out."""
+        spec = self.result.spec
+        named = [part for part in (spec.head, spec.augmentation) if part != "none"]
+        return " · ".join([spec.regime, *named, f"seed {spec.seed}"])
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that answer the image question, best first, and the references beside them."""
+
+    ranked: tuple[Row, ...]
+    references: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something to know before reading the figures."""
+
+    severity: Literal["error", "warning", "note"]
+    title: str
+    text: str
+    findings: tuple[Finding, ...] = ()
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything that the templates print."""
+
+    run: RunRecord
+    metric: str
+    columns: tuple[Column, ...]
+    best: Table
+    unchosen: tuple[str, ...]
+    """Models without validation figures, of which every variant is shown."""
+    everything: Table
+    failures: tuple[CellResult, ...]
+    left_out: tuple[tuple[str, str, int], ...]
+    """Evaluator, reason, rows."""
+    notices: tuple[Notice, ...]
+    scale: tuple[float, float]
+    chance: float
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """All rows with figures."""
+        return self.everything.ranked + self.everything.references
+
+
+def make_page(run: RunRecord, results: Sequence[CellResult]) -> Page:
+    """Lay out the page of a run; ``results`` in the order of the plan."""
+    done = [result for result in results if result.status == "done"]
+    failures = tuple(result for result in results if result.status == "failed")
+    metric = primary_metric(run.dataset.task)
+    columns = present(all_columns(run.dataset.task), done)
+    measured = [m for result in done if (m := find(result, RANKED_BY, metric)) is not None]
+    scale = _scale(measured)
+    chance = next((m.chance for m in measured if not math.isnan(m.chance)), math.nan)
+    rows, unchosen = _choose([_row(result, metric, columns, scale) for result in done])
+    return Page(
+        run=run,
+        metric=METRIC_LABELS.get(metric, metric),
+        columns=columns,
+        best=_table([row for row in rows if row.chosen or row.result.spec.model in unchosen]),
+        unchosen=tuple(dict.fromkeys(row.result.title for row in rows if row.result.spec.model in unchosen)),
+        everything=_table(rows),
+        failures=failures,
+        left_out=_left_out(done),
+        notices=tuple(_notices(run, rows, failures)),
+        scale=scale,
+        chance=chance,
+    )
+
+
+# --------------------------------------------------------------------------------------------- rows
+
+
+def _row(result: CellResult, metric: str, columns: Sequence[Column], scale: tuple[float, float]) -> Row:
+    spec = result.spec
+    primary = find(result, RANKED_BY, metric)
+    defined = primary is not None and not math.isnan(primary.estimate.value)
+    selection = result.fits.get("selection") or {}
+    picked = selection.get("value") if selection.get("metric") == metric else None
+    return Row(
+        result=result,
+        primary=primary,
+        shown=Shown(
+            text=f"{primary.estimate.value:.3f}" if primary and defined else DASH,
+            sort=primary.estimate.value if primary and defined else None,
+            title=why_absent(result, RANKED_BY) if primary is None else describe(primary),
+        ),
+        interval=_interval(primary),
+        bar=_bar(primary, scale) if primary and defined else None,
+        weights=_weights_in_words(result),
+        untrained=spec.random_weights and spec.regime == "frozen",
+        reads=" + ".join(result.inputs) or "nothing",
+        answers_image=result.inputs == ("image",),
+        figures={column.key: column.read(result) or _absent(result, column) for column in columns},
+        validation=math.nan if picked is None else float(picked),
+    )
+
+
+def _weights_in_words(result: CellResult) -> str:
+    spec = result.spec
+    if spec.weights == NO_ENCODER:
+        return "no encoder"
+    words = {
+        (True, "frozen"): "random weights, untrained",
+        (True, "heads"): "random towers, trained heads",
+        (True, "full"): "trained from scratch on the train split",
+        (False, "frozen"): "pretrained, as released",
+        (False, "heads"): "pretrained towers, trained heads",
+        (False, "full"): "pretrained, trained on the train split",
+    }
+    return words[spec.random_weights, spec.regime]
+
+
+def _absent(result: CellResult, column: Column) -> Shown:
+    if column.group != "cost":
+        return Shown(DASH, None, why_absent(result, column.key.split("-")[0]))
+    if column.key == "adapt_s":
+        return Shown(DASH, None, "nothing was trained")
+    return Shown(DASH, None, "no encoder to measure" if result.spec.weights == NO_ENCODER else "not measured")
+
+
+def _interval(measurement: Measurement | None) -> str:
+    if measurement is None or math.isnan(measurement.estimate.low):
+        return ""
+    return f"{measurement.estimate.low:.3f}–{measurement.estimate.high:.3f}"
+
+
+def _scale(measurements: Sequence[Measurement]) -> tuple[float, float]:
+    """Whole tenths around everything drawn, so that small differences can be seen and the ends can be read."""
+    drawn = [x for m in measurements for x in (m.estimate.low, m.estimate.value, m.estimate.high, m.chance)]
+    finite = [x for x in drawn if not math.isnan(x)]
+    if not finite:
+        return 0.0, 1.0
+    low, high = math.floor(min(finite) * 10) / 10, math.ceil(max(finite) * 10) / 10
+    return (low, high) if high > low else (low, low + 0.1)
+
+
+def _bar(measurement: Measurement, scale: tuple[float, float]) -> Bar:
+    def place(x: float) -> float:
+        return round(100 * (x - scale[0]) / (scale[1] - scale[0]), 1)
+
+    estimate = measurement.estimate
+    low, high = (estimate.value if math.isnan(end) else end for end in (estimate.low, estimate.high))
+    chance = None if math.isnan(measurement.chance) else place(measurement.chance)
+    return Bar(place(low), place(high), place(estimate.value), chance)
+
+
+def _choose(rows: Sequence[Row]) -> tuple[list[Row], set[str]]:
+    """Mark one row per model, by its validation figure; also give the models where that cannot be done.
+
+    Choosing by the test figure would make every reported best too good, so a model with several variants and a
+    validation figure missing keeps all its rows.
+    """
+    of_model: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        of_model[row.result.spec.model].append(row)
+    unchosen = {
+        model
+        for model, variants in of_model.items()
+        if len(variants) > 1 and any(math.isnan(row.validation) for row in variants)
+    }
+    best = {
+        model: max(variants, key=lambda row: row.validation).result.id if len(variants) > 1 else variants[0].result.id
+        for model, variants in of_model.items()
+        if model not in unchosen
+    }
+    return [replace(row, chosen=best.get(row.result.spec.model) == row.result.id) for row in rows], unchosen
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    """Sort by the primary metric, undefined last; equal figures share a rank."""
+
+    def order(row: Row) -> tuple[bool, float, str, str]:
+        return math.isnan(row.value), -row.value if row.value == row.value else 0.0, row.result.title, row.result.id
+
+    image = sorted((row for row in rows if row.answers_image), key=order)
+    values = [row.value for row in image]
+    ranked = [
+        replace(row, rank=None if math.isnan(row.value) else values.index(row.value) + 1) for row in image
+    ]
+    references = sorted((row for row in rows if not row.answers_image), key=order)
+    return Table(tuple(ranked), tuple(references))
+
+
+# --------------------------------------------------------------------------------------------- notices
+
+
+def _notices(run: RunRecord, rows: Sequence[Row], failures: Sequence[CellResult]) -> list[Notice]:
+    candidates = [
+        _unfinished(run, len(rows) + len(failures)),
+        _failed(failures),
+        _random(rows),
+        _synthetic(run.dataset),
+        _ungrouped(run),
+        _no_reports(run.dataset, rows),
+        _excluded(run.dataset),
+        *(_audit(run.audit)),
+    ]
+    return [notice for notice in candidates if notice is not None]
+
+
+def _unfinished(run: RunRecord, finished: int) -> Notice | None:
+    if finished >= len(run.cells):
+        return None
+    text = f"{finished} of {len(run.cells)} planned rows have a result; the others are not on this page."
+    return Notice("warning", "This run is not finished", text)
+
+
+def _failed(failures: Sequence[CellResult]) -> Notice | None:
+    if not failures:
+        return None
+    names = ", ".join(dict.fromkeys(result.title for result in failures))
+    return Notice("error", f"{_count(len(failures), 'row')} failed", f"No figures for {names}.", link="failed")
+
+
+def _random(rows: Sequence[Row]) -> Notice | None:
+    random = [row for row in rows if row.result.spec.random_weights]
+    if not random:
+        return None
+    untrained = sum(row.untrained for row in random)
+    every = "Every model starts" if len(random) == sum(row.answers_image for row in rows) else "Some models start"
+    text = (
+        f"{every} from random numbers instead of published weights: {untrained} of these {len(random)} rows are"
+        " untrained, the others were trained on this dataset alone. Each is labelled. None of them says what the"
+        " published model can do."
+    )
+    return Notice("warning", "Random weights", text)
+
+
+def _synthetic(dataset: DatasetRecord) -> Notice | None:
+    if not dataset.synthetic:
+        return None
+    return Notice("warning", "Synthetic data", "A program drew these pictures. No figure here is about patients.")
+
+
+def _ungrouped(run: RunRecord) -> Notice | None:
+    if run.split.grouped_by == "patient":
+        return None
+    text = (
+        "Rows are grouped by identical picture instead: two pictures of one patient may lie on both sides of the"
+        " split. Figures may be too good, and intervals too narrow."
+    )
+    return Notice("warning", "No patient ids, so the split may leak", text)
+
+
+def _no_reports(dataset: DatasetRecord, rows: Sequence[Row]) -> Notice | None:
+    if dataset.has_reports:
+        return None
+    image = [row.result.left_out for row in rows if row.answers_image]
+    everywhere = [name for name in (image[0] if image else {}) if all(name in left for left in image)]
+    missing = ", ".join(name.replace("_", "-") for name in everywhere)
+    text = "This dataset has pictures and labels only, so no model is trained on pairs."
+    return Notice("note", "No reports", f"{text} Left out: {missing}." if missing else text)
+
+
+def _excluded(dataset: DatasetRecord) -> Notice | None:
+    if not dataset.exclusions:
+        return None
+    reasons = "; ".join(f"{reason} ({count})" for reason, count in dataset.exclusions.items())
+    return Notice("warning", f"{_count(sum(dataset.exclusions.values()), 'sample')} left out", f"{reasons}.")
+
+
+def _audit(findings: Sequence[Finding]) -> list[Notice]:
+    notices = []
+    for severity in ("error", "warning", "note"):
+        found = tuple(finding for finding in findings if finding.severity == severity)
+        if found:
+            title = f"Audit of the data: {_count(len(found), severity)}"
+            notices.append(Notice(severity, title, "", found))
+    return notices
+
+
+def _left_out(done: Sequence[CellResult]) -> tuple[tuple[str, str, int], ...]:
+    counts = Counter((name, why) for result in done for name, why in result.left_out.items())
+    return tuple((name, why, count) for (name, why), count in sorted(counts.items()))
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

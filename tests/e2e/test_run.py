@@ -1,0 +1,225 @@
+"""The main job through its command line: results, resume, isolation of failures, exit codes.
+
+One small phantom and one toy plug-in; each command runs in this process, so that the heavy imports are paid once.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from benchmark.cli import main
+
+CONFIG = {
+    "phantom_patients": 24,
+    "heads_training": {"epochs": 3, "batch_size": 32, "learning_rate": 1e-3},
+    "full_training": {"epochs": 1, "batch_size": 32, "learning_rate": 1e-3},
+    "evaluation": {"replicates": 50, "paper_epochs": 2},
+    "heads": ["linear-8"],
+}
+"""Small enough that a whole run takes seconds."""
+
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def command(tmp_path: Path, toy_file: Path) -> Command:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(CONFIG))
+
+    def call(*arguments: str, models: str = "majority,toy", code: int = 0) -> Result:
+        words = ["run", "--models", models, "--config", str(config), "--plugin", str(toy_file), "--json"]
+        result = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "run"), *arguments])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        return result
+
+    return call
+
+
+def document(result: Result) -> dict[str, object]:
+    found: dict[str, object] = json.loads(result.stdout)
+    return found
+
+
+def without_timings(folder: Path) -> dict[str, object]:
+    """All cells with what may differ between two runs of one command taken out: timings and provenance."""
+    cells = {}
+    for file in sorted((folder / "cells").glob("*.json")):
+        cell = json.loads(file.read_text())
+        del cell["profile"], cell["provenance"]
+        cells[file.stem] = cell
+    assert cells
+    return cells
+
+
+def predictions(folder: Path) -> dict[str, bytes]:
+    return {file.stem: file.read_bytes() for file in sorted((folder / "predictions").glob("*.parquet"))}
+
+
+def test_a_run_leaves_every_file_it_promises(command: Command, tmp_path: Path) -> None:
+    cells = document(command())["cells"]
+    assert isinstance(cells, list)
+    assert [c["model"] for c in cells] == ["majority"] + ["toy"] * 5
+    assert {(c["regime"], c["augmentation"]) for c in cells if c["model"] == "toy"} == {
+        ("frozen", "none"),
+        ("heads", "none"),
+        ("heads", "eda"),
+        ("full", "none"),
+        ("full", "eda"),
+    }
+    assert all(c["status"] == "done" and 0 <= c["low"] <= c["value"] <= c["high"] <= 1 for c in cells[1:])
+    assert cells[0]["value"] == 0.5
+    folder = tmp_path / "run"
+    assert json.loads((folder / "run.json").read_text())["status"] == "done"
+    assert set(without_timings(folder)) == set(predictions(folder)) == {c["id"] for c in cells}
+    for name in ("index.html", "leaderboard.csv", "leaderboard.json"):
+        assert (folder / "leaderboard" / name).stat().st_size > 1000
+
+
+def test_encoders_run_once_per_weights_and_image_set(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frozen and heads cells of a model share one pass over the pictures and one over the distinct texts."""
+    from benchmark import profile
+    from benchmark.embed import Extractor
+
+    monkeypatch.setattr(profile, "images_per_s", lambda *_, **__: 1.0)
+    monkeypatch.setattr(profile, "texts_per_s", lambda *_, **__: 1.0)
+    extractors: list[Extractor] = []
+    build = Extractor.__init__
+
+    def spy(self: Extractor, *arguments: object, **named: object) -> None:
+        build(self, *arguments, **named)  # type: ignore[arg-type]
+        extractors.append(self)
+
+    monkeypatch.setattr(Extractor, "__init__", spy)
+    command("--regime", "frozen,heads", "--heads", "linear-8,linear-16,mlp-8", models="toy")
+    assert len(extractors) == 1
+    passes = extractors[0].passes
+    model = extractors[0].model
+    assert passes["image"] == 24 * 6
+    seen = next(m for m in _loaded_toys() if isinstance(model, m.Toy)).SEEN
+    assert seen["image"] == passes["image"]
+    assert seen["text"] == passes["text"]
+    command("--regime", "frozen,heads", "--heads", "linear-4", models="toy")
+    assert extractors[1].passes == {"image": 0, "text": 0}
+
+
+def _loaded_toys() -> list[ModuleType]:
+    import sys
+
+    return [m for m in list(sys.modules.values()) if hasattr(m, "SEEN") and hasattr(m, "Toy")]
+
+
+def test_the_same_command_again_runs_nothing_and_keeps_every_byte(command: Command, tmp_path: Path) -> None:
+    command()
+    folder = tmp_path / "run"
+    before = {f: f.read_bytes() for f in folder.rglob("cells/*.json")} | {
+        f: f.read_bytes() for f in folder.rglob("*.parquet")
+    }
+    result = command()
+    assert "6 of 6" in result.stderr or "3 of 3" in result.stderr or "are finished already" in result.stderr
+    assert all(file.read_bytes() == data for file, data in before.items())
+
+
+def test_two_runs_from_nothing_agree_in_every_bit_but_timings(command: Command, tmp_path: Path) -> None:
+    command()
+    first = without_timings(tmp_path / "run"), predictions(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    shutil.rmtree(tmp_path / ".cache")
+    command()
+    assert (without_timings(tmp_path / "run"), predictions(tmp_path / "run")) == first
+
+
+def test_a_model_that_raises_is_recorded_and_the_rest_goes_on(command: Command, tmp_path: Path) -> None:
+    result = command("--regime", "frozen", models="majority,toy-crash,toy", code=1)
+    by_model = {c["model"]: c for c in document(result)["cells"]}  # type: ignore[attr-defined]
+    assert {m: c["status"] for m, c in by_model.items()} == {"majority": "done", "toy-crash": "failed", "toy": "done"}
+    assert "out of cheese" in (tmp_path / "run" / "leaderboard" / "index.html").read_text()
+    cell = json.loads((tmp_path / "run" / "cells" / f"{by_model['toy-crash']['id']}.json").read_text())
+    assert (cell["failure"]["kind"], cell["failure"]["message"]) == ("RuntimeError", "out of cheese")
+    assert "encode_image" in cell["failure"]["traceback_tail"]
+    again = command("--regime", "frozen", models="majority,toy-crash,toy", code=1)
+    assert "FAILED" in again.stderr
+
+
+def test_training_to_nan_fails_those_cells_and_keeps_the_frozen_one(command: Command) -> None:
+    cells = document(command(models="toy-nan", code=1))["cells"]
+    assert isinstance(cells, list)
+    assert {(c["regime"], c["status"]) for c in cells} == {("frozen", "done"), ("heads", "failed"), ("full", "failed")}
+
+
+def test_an_image_only_model_has_its_frozen_row_and_says_why_it_has_no_other(command: Command, tmp_path: Path) -> None:
+    cells = document(command("--regime", "frozen", models="toy-image"))["cells"]
+    assert isinstance(cells, list)
+    assert [c["status"] for c in cells] == ["done"]
+    (cell,) = without_timings(tmp_path / "run").values()
+    assert {"zero_shot", "retrieval"} <= set(cell["left_out"])  # type: ignore[index]
+
+
+def test_interrupting_keeps_what_is_finished_and_exits_130(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmark import execute
+
+    work = execute._full
+
+    def interrupted(*_: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(execute, "_full", interrupted)
+    result = command(code=130)
+    assert "the same command resumes" in result.stderr
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
+    kept = without_timings(tmp_path / "run")
+    assert len(kept) == 4
+    monkeypatch.setattr(execute, "_full", work)
+    command()
+    assert kept.items() <= without_timings(tmp_path / "run").items()
+
+
+def test_a_dry_run_shows_cells_and_an_estimate_and_writes_nothing(command: Command, tmp_path: Path) -> None:
+    shown = document(command("--dry-run"))
+    assert len(shown["cells"]) == 6  # type: ignore[arg-type]
+    assert shown["estimate"]["image_passes"] == 24 * 6  # type: ignore[index]
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_dataset_in_the_same_folder_is_refused(command: Command, tmp_path: Path) -> None:
+    command("--regime", "frozen", models="majority")
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({**CONFIG, "phantom_patients": 26}))
+    result = command("--regime", "frozen", models="majority", code=2)
+    assert re.search(r"holds a run on another dataset or split .* choose another folder with --out", result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--heads", "conv-3"], "unknown head 'conv-3'"),
+        (["--preset", "fast"], "unknown preset 'fast'"),
+        (["--regime", "thawed"], "'frozen', 'heads' or 'full'"),
+        (["--augmentation", "edda"], "Did you mean 'eda'"),
+        (["--device", "quantum"], "unknown device 'quantum'"),
+        (["--data", "nowhere.csv"], "nowhere.csv"),
+        (["--weights", "pretrained"], "random"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(command: Command, arguments: list[str], message: str) -> None:
+    result = command(*arguments, models="toy", code=2)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert "Traceback" not in result.stderr
+
+
+def test_an_unknown_model_gets_a_suggestion(command: Command) -> None:
+    assert "Did you mean 'toy'" in command(models="toi", code=2).stderr

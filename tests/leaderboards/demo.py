@@ -1,0 +1,241 @@
+"""A made-up run for the tests of the page: seven models, forty rows, one failure, one undefined metric."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from benchmark.result import (
+    CellResult,
+    CellSpec,
+    DatasetRecord,
+    Estimate,
+    Failure,
+    Finding,
+    Measurement,
+    Profile,
+    RunRecord,
+    SplitRecord,
+)
+
+HOSTILE = '<script>document.title="owned"</script>'
+HOSTILE_ATTRIBUTE = '"><img src=x onerror="document.title=1">'
+
+ENCODERS = (
+    # name, title, quality, images per second, parameters
+    ("lumbarclip-resnet50", "LumbarCLIP ResNet-50", 0.80, 212.0, 25_600_000),
+    ("lumbarclip-vit", "LumbarCLIP ViT", 0.77, 148.0, 86_400_000),
+    ("lumbarclip-swin", "LumbarCLIP Swin", 0.82, 97.0, 87_800_000),
+    ("convirt", "ConVIRT", 0.74, 230.0, 25_900_000),
+)
+NAIVE = (
+    ("majority", "Majority class", (), 0.5),
+    ("metadata-only", "Metadata only", ("structured",), 0.58),
+    ("tfidf-report", "TF-IDF on the report", ("text",), 0.96),
+)
+VARIANTS = (
+    ("frozen", "none", "none"),
+    *(
+        (regime, aug, head)
+        for regime in ("heads", "full")
+        for aug in ("none", "eda")
+        for head in ("linear-64", "mlp-64")
+    ),
+)
+GAIN = {"frozen": -0.12, "heads": -0.04, "full": 0.0}
+
+
+def demo() -> tuple[RunRecord, list[CellResult]]:
+    """The run and its results; the last planned cell failed."""
+    rng = np.random.default_rng(7)
+    results = [_naive(*row) for row in NAIVE]
+    for model in ENCODERS:
+        results += [_encoder(model, variant, rng) for variant in VARIANTS]
+    results[-1] = _failed(results[-1])
+    results[4] = _undefined(results[4])
+    return run_record(results), results
+
+
+def run_record(results: list[CellResult], **dataset: object) -> RunRecord:
+    """A run of these results on a synthetic dataset with an audit warning."""
+    values = {
+        "name": "Lumbar phantom",
+        "task": "binary",
+        "classes": ("No finding", "Low back pain"),
+        "positive_class": "Low back pain",
+        "n": 1800,
+        "has_reports": True,
+        "has_structured": True,
+        "synthetic": True,
+        "licence": "Apache-2.0",
+    }
+    return RunRecord(
+        name="demo",
+        started="2025-01-31T09:30:00+00:00",
+        config={"preset": "quick", "scale": "tiny"},
+        dataset=DatasetRecord.model_validate(values | dataset),
+        split=SplitRecord(
+            fingerprint="8f14e45fceea167a5a36",
+            origin="seeded",
+            grouped_by="patient",
+            seed=0,
+            n={"train": 1260, "val": 270, "test": 270},
+            n_patients={"train": 210, "val": 45, "test": 45},
+            class_counts={
+                "train": {"No finding": 504, "Low back pain": 756},
+                "val": {"No finding": 108, "Low back pain": 162},
+                "test": {"No finding": 102, "Low back pain": 168},
+            },
+        ),
+        audit=(
+            Finding(
+                code="LB004",
+                severity="warning",
+                message="the report alone determines the label of nearly every sample",
+                count=1712,
+                rows=(1, 2, 3),
+                remedy="read rows that score the report as a ceiling, not as a competitor",
+            ),
+            Finding(code="LB003", severity="note", message="near-duplicate pictures inside one part", count=4),
+        ),
+        cells=tuple(result.id for result in results),
+        collapsed={"frozen / eda / linear-64": "the same as frozen / none / none: nothing is trained in it"},
+        impossible={"clip: full / none / linear-64": "this model passes no gradients to its towers"},
+        provenance={
+            "hardware": "AMD EPYC 7763, 4 cores, 16 GiB, no accelerator",
+            "python": "3.11.9",
+            "commit": "0123456789ab",
+            "packages": {"lumbarclip-benchmark": "0.1.0", "torch": "2.8.0"},
+        },
+        status="done",
+    )
+
+
+def spec(model: str, variant: tuple[str, str, str], weights: str, seed: int = 0) -> CellSpec:
+    """A cell of the demo run."""
+    regime, augmentation, head = variant
+    return CellSpec.model_validate(
+        {
+            "model": model,
+            "model_version": "1",
+            "provider": "lumbarclip-benchmark 0.1.0",
+            "scale": "tiny",
+            "weights": weights,
+            "regime": regime,
+            "augmentation": augmentation,
+            "head": head,
+            "seed": seed,
+            "dataset": "Lumbar phantom",
+            "split": "8f14e45fceea167a5a36",
+            "protocol": {},
+        }
+    )
+
+
+def measure(
+    evaluator: str, metric: str, value: float, *, space: str = "pooled", chance: float = math.nan
+) -> Measurement:
+    """A measurement with an interval of plausible width."""
+    half = 0.05 + 0.1 * abs(value) * abs(1 - value)
+    estimate = Estimate(value=value, low=max(0.0, value - half), high=min(1.0, value + half), n=270, n_patients=45)
+    return Measurement.model_validate(
+        {"evaluator": evaluator, "space": space, "metric": metric, "estimate": estimate, "chance": chance}
+    )
+
+
+def _probe(auc: float, space: str) -> list[Measurement]:
+    shift = auc - 0.5
+    values = {
+        "roc_auc": (auc, 0.5),
+        "average_precision": (0.62 + 0.7 * shift, 0.622),
+        "balanced_accuracy": (0.5 + 0.8 * shift, 0.5),
+        "f1_macro": (0.48 + 0.85 * shift, math.nan),
+        "mcc": (1.6 * shift, 0.0),
+        "brier": (0.24 - 0.3 * shift, math.nan),
+        "ece": (0.04 + 0.05 * shift, math.nan),
+    }
+    return [measure("probe_standard", name, v, space=space, chance=c) for name, (v, c) in values.items()]
+
+
+def _encoder(
+    model: tuple[str, str, float, float, int], variant: tuple[str, str, str], rng: np.random.Generator
+) -> CellResult:
+    name, title, quality, speed, parameters = model
+    auc = quality + GAIN[variant[0]] + float(rng.normal(0, 0.02))
+    space = "projected" if variant[0] == "heads" else "pooled"
+    cell = spec(name, variant, "random:0")
+    measurements = _probe(auc, space)
+    if space == "projected":
+        measurements.append(measure("probe_standard", "roc_auc", auc - 0.03, space="pooled", chance=0.5))
+    measurements += [
+        measure(f"few_shot_k{k}", "roc_auc", 0.5 + (auc - 0.5) * share, space=space, chance=0.5)
+        for k, share in ((1, 0.3), (4, 0.5), (16, 0.8))
+    ]
+    left_out = {
+        "zero_shot": "an untrained projection has no common space",
+        "retrieval": "an untrained projection has no common space",
+    }
+    if variant[0] != "frozen":
+        left_out = {}
+        measurements.append(measure("zero_shot", "roc_auc", auc - 0.1, space="projected", chance=0.5))
+        measurements += [
+            measure("retrieval", f"recall@{k}_{way}", 0.02 * k + 0.3 * (auc - 0.5), space="projected", chance=k / 270)
+            for k in (1, 5, 10)
+            for way in ("image_to_text", "text_to_image")
+        ]
+    return CellResult.model_validate(
+        {
+            "id": cell.id,
+            "spec": cell,
+            "title": title,
+            "inputs": ("image",),
+            "status": "done",
+            "primary_space": space,
+            "measurements": tuple(measurements),
+            "fits": {"selection": {"metric": "roc_auc", "value": auc + float(rng.normal(0, 0.02))}},
+            "left_out": left_out,
+            "profile": Profile(
+                images_per_s=speed * float(rng.uniform(0.95, 1.05)),
+                texts_per_s=speed * 5,
+                parameters=parameters,
+                peak_memory_mb=812.0,
+                adapt_s=math.nan if variant[0] == "frozen" else 14.2,
+            ),
+        }
+    )
+
+
+def _naive(name: str, title: str, inputs: tuple[str, ...], auc: float) -> CellResult:
+    cell = spec(name, ("frozen", "none", "none"), "none")
+    return CellResult(
+        id=cell.id,
+        spec=cell,
+        title=title,
+        inputs=inputs,
+        status="done",
+        measurements=tuple(_probe(auc, "pooled")),
+        left_out={"zero_shot": "no text encoder", "retrieval": "no text encoder"},
+    )
+
+
+def _failed(result: CellResult) -> CellResult:
+    failure = Failure(
+        kind="TrainingDiverged",
+        message=f"the training loss is not finite at step 12 {HOSTILE}",
+        traceback_tail="SECRET-TRACEBACK",
+    )
+    return result.model_copy(
+        update={"status": "failed", "failure": failure, "measurements": (), "fits": {}, "profile": Profile()}
+    )
+
+
+def _undefined(result: CellResult) -> CellResult:
+    nothing = Estimate(value=math.nan, n=270, n_patients=45, why_undefined="the prediction never names one class")
+    return result.model_copy(
+        update={
+            "measurements": tuple(
+                m.model_copy(update={"estimate": nothing}) if m.metric == "mcc" else m for m in result.measurements
+            )
+        }
+    )
