@@ -1,7 +1,7 @@
 """Published weight files: safe reading, bringing keys to one form, and loading that counts and never guesses.
 
 A checkpoint that fits half of a tower and is loaded leniently gives a model that runs and is wrong. Here every tensor
-of the tower must be in the file, in its shape, and every tensor of the file must have a place or be named as not wanted.
+of the tower must be in the file, in its shape, and every tensor of the file must have a place or be named as unwanted.
 """
 
 from __future__ import annotations
@@ -44,9 +44,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise MissingWeights(f"no weights file {path}; put it there, or run with --weights random")
     stored = _unwrapped(_read(path))
-    odd = next((key for key, value in stored.items() if not isinstance(value, Tensor)), None)
-    if odd is not None or not stored:
-        found = f"{odd!r} is a {type(stored[odd]).__name__}" if odd is not None else "it is empty"
+    found = _defect(stored)
+    if found:
         raise BadInput(f"{path} is not a state dict: {found}; save 'model.state_dict()' and give that file")
     if all(key.startswith("module.") for key in stored):
         stored = below(stored, "module.")
@@ -71,13 +70,22 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _unwrapped(stored: Any) -> dict[str, Any]:  # noqa: ANN401
+def _unwrapped(stored: Any) -> Any:  # noqa: ANN401
+    if isinstance(stored, Mapping):
+        for key in WRAPPERS:
+            if isinstance(stored.get(key), Mapping):
+                return stored[key]
+    return stored
+
+
+def _defect(stored: Any) -> str | None:  # noqa: ANN401
+    """What makes this something else than named tensors, or None."""
     if not isinstance(stored, Mapping):
-        return {"the file": stored}
-    for key in WRAPPERS:
-        if isinstance(stored.get(key), Mapping):
-            return dict(stored[key])
-    return dict(stored)
+        return f"it holds a {type(stored).__name__}"
+    if not stored:
+        return "it is empty"
+    odd = next((key for key, value in stored.items() if not (isinstance(key, str) and isinstance(value, Tensor))), None)
+    return None if odd is None else f"{odd!r} is a {type(stored[odd]).__name__}"
 
 
 def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

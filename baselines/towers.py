@@ -6,23 +6,23 @@ torch's global random state as it was.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import timm
 import torch
 from timm.models.resnet import ResNet
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
 from baselines.checkpoint import EXTRA_STATE, load_strict, read_state
+from baselines.wordpiece import learn_wordpiece
 from benchmark.data.preprocess import Preprocess
-from benchmark.errors import BadInput, MissingWeights, UnsupportedModality
+from benchmark.errors import BadInput, UnsupportedModality
 from benchmark.model import BuildRequest, Features, ModelCard
 from benchmark.seeding import derive_seed
 
@@ -50,6 +50,27 @@ class TextSpec:
     """Tokens kept of a text, special ones included."""
     pooling: Literal["cls", "pooler"]
     """``cls``: last hidden state of the first token. ``pooler``: the family's tanh layer over it."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The towers of a system at one scale."""
+
+    image: ImageSpec
+    text: TextSpec
+    pad: bool = True
+    """Whether pictures are padded to a square before they are resized; otherwise they are stretched."""
+
+    def preprocess(self) -> Preprocess:
+        """Resize and normalise as the weights of the image tower's architecture and tag were trained."""
+        published = timm.get_pretrained_cfg(self.image.arch)
+        return Preprocess(
+            self.image.size,
+            mean=published.mean,
+            std=published.std,
+            pad=self.pad,
+            interpolation=published.interpolation,
+        )
 
 
 @contextmanager
@@ -90,12 +111,6 @@ class ImageTower(nn.Module):
         else:  # Swin keeps its map as (B, height, width, channels)
             tokens = last.flatten(1, 2)
         return Features(pooled.float(), tokens.float())
-
-
-def preprocess_of(spec: ImageSpec) -> Preprocess:
-    """Pad to square, resize, normalise by the statistics that the weights of this architecture were trained with."""
-    published = timm.get_pretrained_cfg(spec.arch)
-    return Preprocess(spec.size, mean=published.mean, std=published.std, interpolation=published.interpolation)
 
 
 # --------------------------------------------------------------------------------------------- text
@@ -155,97 +170,62 @@ def _tokenizer_from(state: Tensor) -> Tokenizer:
     return Tokenizer.from_str(bytes(state.tolist()).decode())
 
 
-# --------------------------------------------------------------------------------------------- tokenizers
-
-
-def wordpiece(vocabulary: dict[str, int]) -> Tokenizer:
-    """BERT's tokenizer over a vocabulary: lower-case, accents stripped, [CLS] text [SEP].
-
-    Lower-casing is pinned, also for the cased vocabulary of Bio_ClinicalBERT: that is what its tokenizer has always
-    done in effect, and what systems built on it were trained with.
-    """
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))  # noqa: S106 - a token here is a word
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    ends = (("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
-    tokenizer.post_processor = processors.BertProcessing(*ends)
-    return tokenizer
-
-
-def learn_wordpiece(reports: Sequence[str], size: int, *, pad_id: int = 0) -> Tokenizer:
-    """Train a WordPiece vocabulary of at most ``size`` entries on reports; the same reports give the same vocabulary.
-
-    Pieces in at least two places are merged. At most a quarter of the vocabulary goes to single characters, the most
-    frequent ones, and a character that is not among them becomes [UNK].
-    """
-    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    texts = [normalizer.normalize_str(report) for report in reports]
-    counts = Counter(c for text in texts for word, _ in splitter.pre_tokenize_str(text) for c in word)
-    kept = sorted(sorted(counts, key=lambda c: (-counts[c], c))[: size // 4])
-    special = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    special.insert(pad_id, "[PAD]")
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106
-    tokenizer.pre_tokenizer = splitter
-    # The trainer numbers ##-characters in the order of a hash map that differs from process to process, and breaks
-    # ties by number. Given as special tokens they are numbered in our order, and the vocabulary is always the same.
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=size,
-        min_frequency=2,
-        special_tokens=special + [f"##{c}" for c in kept],
-        show_progress=False,
-    )
-    alphabet = set(kept)
-    tokenizer.train_from_iterator(("".join(c if c in alphabet else " " for c in text) for text in texts), trainer)
-    return wordpiece(tokenizer.get_vocab())
-
-
-def read_wordpiece(path: Path, size: int) -> Tokenizer:
-    """The tokenizer of a ``vocab.txt``, one entry a line.
-
-    Raises:
-        BadInput: where the file has not ``size`` entries, or lacks a special token.
-    """
-    entries = path.read_text(encoding="utf-8").split("\n")
-    vocabulary = {entry.rstrip("\r"): i for i, entry in enumerate(entries[:-1] if entries[-1] == "" else entries)}
-    lacking = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in vocabulary]
-    if lacking or len(vocabulary) != size:
-        raise BadInput(
-            f"{path}: {len(vocabulary)} entries, without {', '.join(lacking) or 'a gap'}; the published vocabulary has "
-            f"{size} and the special tokens [PAD], [UNK], [CLS] and [SEP]"
-        )
-    return wordpiece(vocabulary)
-
-
 # --------------------------------------------------------------------------------------------- both
 
 
 class DualEncoder(nn.Module):
-    """An image tower and a text tower, as the harness wants them: what all systems here have in common.
+    """An image tower and a text tower as the harness wants them: what the systems built on them have in common.
 
-    ``loaded`` says, per tower, how many tensors were loaded of how many there are; it is empty for random weights.
-    Without a tokenizer there is no text tower: random weights learn theirs from the train reports, where there are any.
+    A system says in ``published_tokenizer`` and ``load_published`` how its published files are read. ``loaded`` counts
+    the tensors that were loaded, per tower, as ``318/318``; it is empty for random weights.
     """
 
-    def __init__(
-        self,
-        card: ModelCard,
-        image: ImageSpec,
-        text: TextSpec,
-        tokenizer: Tokenizer | None,
-        *,
-        preprocess: Preprocess,
-        seed: int,
-    ) -> None:
+    def __init__(self, card: ModelCard, shape: Architecture, tokenizer: Tokenizer | None, *, seed: int) -> None:
         super().__init__()
         self.card = card
-        self.preprocess = preprocess
+        self.preprocess = shape.preprocess()
         with seeded("image tower", seed):
-            self.image = ImageTower(image)
+            self.image = ImageTower(shape.image)
         with seeded("text tower", seed):
-            self.text = TextTower(text, tokenizer) if tokenizer is not None else None
+            self.text = None if tokenizer is None else TextTower(shape.text, tokenizer)
         self.image_dim = self.image.width
-        self.text_dim: int = text.config["hidden_size"]
+        self.text_dim: int = shape.text.config["hidden_size"]
         self.loaded: dict[str, str] = {}
+
+    @classmethod
+    def build(
+        cls, card: ModelCard, shape: Architecture, request: BuildRequest, saved: Mapping[str, Tensor] | None = None
+    ) -> Self:
+        """Build with random, published or saved weights, in eval mode, on the request's device.
+
+        Args:
+            card: the system's card.
+            shape: its towers.
+            request: what is asked for.
+            saved: the state that ``request.weights`` names, where it is a path.
+
+        Raises:
+            BadInput: where files do not fit.
+            MissingWeights: where files are not there.
+        """
+        if request.weights == "pretrained":
+            model = cls(card, shape, cls.published_tokenizer(shape.text, request.files), seed=request.seed)
+            model.load_published(request.files)
+        elif saved is not None:
+            model = cls(card, shape, stored_tokenizer(saved), seed=request.seed)
+            model.loaded = {"whole model": load_strict(model, saved, tower=card.name, source=Path(request.weights))}
+        else:
+            model = cls(card, shape, learned_tokenizer(shape.text, request.train_reports), seed=request.seed)
+        return model.to(request.device).eval()
+
+    @classmethod
+    def published_tokenizer(cls, spec: TextSpec, folders: Mapping[str, Path]) -> Tokenizer:
+        """The tokenizer among the published files; ``folders`` holds the local one of each repository."""
+        raise NotImplementedError
+
+    def load_published(self, folders: Mapping[str, Path]) -> None:
+        """Load the published files into the towers and set ``loaded``."""
+        raise NotImplementedError
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -272,31 +252,23 @@ class DualEncoder(nn.Module):
         return features
 
 
-def published_file(request: BuildRequest, card: ModelCard, *, repo: str, name: str) -> Path:
-    """Where a published file lies on this machine.
+def saved_state(request: BuildRequest) -> dict[str, Tensor] | None:
+    """The state dict that a request names by its path, or None."""
+    return read_state(request.weights) if isinstance(request.weights, Path) else None
 
-    Raises:
-        BadInput: at another scale than the published one.
-        MissingWeights: where the file was not found.
+
+def stored_tokenizer(saved: Mapping[str, Tensor]) -> Tokenizer | None:
+    """The tokenizer inside a saved state; None where it was saved from a model without text tower."""
+    stored = saved.get(f"text.{EXTRA_STATE}")
+    return None if stored is None else _tokenizer_from(stored)
+
+
+def learned_tokenizer(spec: TextSpec, reports: Sequence[str]) -> Tokenizer | None:
+    """A tokenizer learned from train reports; None where there are none.
+
+    Also at scale ``paper``, where the embedding table keeps its published size and the rows beyond the learned
+    vocabulary are never looked up: random weights must not need a published file.
     """
-    if request.scale != "paper":
-        raise BadInput(f"{card.name} has published weights at scale 'paper' only; use --weights random")
-    folder = request.files.get(repo)
-    if folder is None or not (folder / name).is_file():
-        raise MissingWeights(f"{card.name}: no {name} of {repo} in {folder or 'any folder of weights'}; put it there")
-    return folder / name
-
-
-def own_tokenizer(request: BuildRequest, spec: TextSpec) -> Tokenizer | None:
-    """The tokenizer of weights that are not published ones: out of a saved state, or learned from train reports."""
-    if isinstance(request.weights, Path):
-        stored = read_state(request.weights).get(f"text.{EXTRA_STATE}")
-        return None if stored is None else _tokenizer_from(stored)
-    if not request.train_reports:
+    if not reports:
         return None
-    return learn_wordpiece(request.train_reports, spec.config["vocab_size"], pad_id=spec.config["pad_token_id"])
-
-
-def load_saved(model: nn.Module, path: Path) -> dict[str, str]:
-    """Load a state dict that was saved from the same system; gives the counts for ``loaded``."""
-    return {"both towers": load_strict(model, read_state(path), tower="model", source=path)}
+    return learn_wordpiece(reports, spec.config["vocab_size"], pad_id=spec.config["pad_token_id"])

@@ -166,9 +166,8 @@ def _train_stack(
         for indices in zip(*epoch, strict=True):
             batch = _gather(data, members, indices, draws, device)
             gradients, loss = step_all(parameters, buffers, *batch)
-            _clip_each(gradients, config.clip)
-            for name, parameter in parameters.items():
-                parameter.grad = gradients[name]
+            for name, gradient in _clipped(gradients, config.clip).items():
+                parameters[name].grad = gradient
             optimizer.step()
             warm_up.step()
             losses.append(loss.detach())
@@ -204,13 +203,11 @@ def _gather(
     return data.image[rows].to(device), data.text[data.report[rows]].to(device), augmented, data.labels[rows].to(device)
 
 
-def _clip_each(gradients: Mapping[str, Tensor], limit: float) -> None:
-    """Scale each member's gradient to at most ``limit``, in place, as ``clip_grad_norm_`` does for one model."""
-    flat = [g.reshape(len(g), -1) for g in gradients.values()]  # a view: a scalar parameter is (M,) here
-    norms = torch.stack([g.norm(dim=1) for g in flat]).norm(dim=0)
+def _clipped(gradients: Mapping[str, Tensor], limit: float) -> dict[str, Tensor]:
+    """Scale each member's gradient to at most ``limit``, as ``clip_grad_norm_`` does for one model."""
+    norms = torch.stack([g.reshape(len(g), -1).norm(dim=1) for g in gradients.values()]).norm(dim=0)
     scale = (limit / (norms + 1e-6)).clamp(max=1.0)
-    for gradient in flat:
-        gradient.mul_(scale[:, None])
+    return {name: g * scale.reshape(-1, *[1] * (g.ndim - 1)) for name, g in gradients.items()}
 
 
 def _unstack(

@@ -284,9 +284,7 @@ def _objective_maps(subject: Encoder) -> str:
         together = _losses(subject, members)
         alone = [_losses(subject, [member])[0] for member in members]
         if not np.allclose(together, alone, rtol=1e-3):
-            raise Broken(
-                f"under torch.func.vmap (augmentation {augmentation!r}) its losses are {together}, not {alone}"
-            )
+            raise Broken(f"heads trained together (augmentation {augmentation!r}) lose {together}, but alone {alone}")
     return type(objective).__qualname__
 
 

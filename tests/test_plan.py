@@ -13,7 +13,14 @@ from benchmark.weights import resolve
 AXES = {"regimes": ["frozen", "heads", "full"], "augmentations": ["none", "eda"], "heads": ["none", "linear-8"]}
 
 
-def planned(toy_file: Path, *, models: tuple[str, ...] = ("toy",), has_reports: bool = True, **options: object) -> Plan:
+def planned(
+    toy_file: Path,
+    *,
+    models: tuple[str, ...] = ("toy",),
+    has_reports: bool = True,
+    fingerprint: str = "f",
+    **options: object,
+) -> Plan:
     config = make_config("quick", None, {**AXES, "plugins": [toy_file], **options})
     registry = Registry.load(config.plugins)
     candidates = []
@@ -24,7 +31,7 @@ def planned(toy_file: Path, *, models: tuple[str, ...] = ("toy",), has_reports: 
         config,
         candidates,
         dataset="d",
-        fingerprint=str(options.get("fingerprint", "f")),
+        fingerprint=fingerprint,
         has_reports=has_reports,
         rewordings={"eda": "1"},
     )

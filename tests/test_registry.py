@@ -95,8 +95,8 @@ def test_installed_augmentation_is_found_beside_the_built_in_word_none(install):
     ],
     ids=["import", "raises", "exits", "absent", "type", "name", "card", "build-text", "build-type", "kind"],
 )
-def test_broken_distribution_is_kept_named_and_takes_no_other_down(install, source, said):
-    module = f"tp_broken_{abs(hash(source))}"
+def test_broken_distribution_is_kept_named_and_takes_no_other_down(install, request, source, said):
+    module = f"tp_broken_{request.node.callspec.id.replace('-', '_')}"
     install("brokenone", module, source, {"tp-broken": f"{module}:B"})
     install("sound", "tp_sound", HEADER + "A = entry('tp-sound')\n", {"tp-sound": "tp_sound:A"})
     registry = Registry.load()
@@ -158,7 +158,8 @@ def test_plugin_file_gives_models_and_augmentations_under_its_name_and_digest(pl
     assert Registry.load([path]).model("mine").provider != provider
 
 
-def test_edited_plugin_runs_its_new_content_even_within_the_clock_tick_of_cached_bytecode(plugin):
+def test_edited_plugin_runs_its_new_content_even_within_the_clock_tick_of_cached_bytecode(plugin, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     path = plugin("SEEN = 1\nENTRIES = [entry('mine', trainable=True)]")
     stamp = path.stat().st_mtime_ns
     assert Registry.load([path]).model("mine").entry.trainable
@@ -175,7 +176,10 @@ def test_edited_plugin_runs_its_new_content_even_within_the_clock_tick_of_cached
         ("ENTRIES = entry('mine')", r"mine\.py: it must define ENTRIES"),
         ("ENTRIES = []", r"mine\.py: it must define ENTRIES"),
         ("ENTRIES = [entry('mine'), build]", r"mine\.py, ENTRIES\[1\]: it is a function, not a ModelEntry"),
-        ("ENTRIES = [entry('mine'), entry('mine')]", r"ENTRIES\[1\]: the model name 'mine' is already taken by mine\.py"),
+        (
+            "ENTRIES = [entry('mine'), entry('mine')]",
+            r"ENTRIES\[1\]: the model name 'mine' is already taken by mine\.py",
+        ),
         ("ENTRIES = [entry('all')]", r"'all' cannot be a name"),
         ("ENTRIES = [entry('a,b')]", r"'a,b' cannot be a name"),
         ("ENTRIES = [AugmentationEntry(name='none', summary='', build=list)]", r"'none' cannot be a name"),

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 import pandas as pd
@@ -17,10 +17,12 @@ from benchmark.data.card import Columns as Columns
 from benchmark.data.card import DatasetCard as DatasetCard
 from benchmark.data.card import Task as Task
 from benchmark.data.card import find_card
-from benchmark.data.image import Decoded, decode, decode_all
 from benchmark.data.table import read_table
 from benchmark.errors import BadInput
 from benchmark.store import ArrayStore
+
+if TYPE_CHECKING:
+    from benchmark.data.image import Decoded
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,8 @@ class _Masks(Sequence[NDArray[np.uint8] | None]):
     def __getitem__(self, index: int | slice) -> NDArray[np.uint8] | _Masks | None:
         if isinstance(index, slice):
             return _Masks(self._references[index], self._root)
+        from benchmark.data.image import decode  # late: the types above are needed without any decoder
+
         reference = self._references[index]
         return decode(reference, self._root) if reference else None
 
@@ -189,6 +193,8 @@ def _decode(
     problems: read.Problems,
     progress: Callable[[int, int], None] | None,
 ) -> Decoded:
+    from benchmark.data.image import Decoded, decode_all
+
     column = card.columns.image
     filled = [position for position, image in enumerate(images) if image]
     for position in sorted(set(range(len(images))) - set(filled)):

@@ -29,11 +29,12 @@ Family = Literal["softmax", "sigmoid"]
 """``softmax``: one class per sample. ``sigmoid``: each column is a two-class problem of its own."""
 
 CONVERGED = 1e-6
-"""Largest gradient component of a solution that counts as converged. |w|^2 / 2 makes the objective strongly convex
-with constant 1, so the weights are no further from the optimum than the gradient is long."""
+"""Largest gradient component, in units of min(1, C), of a solution that counts as converged. |w|^2 / 2 makes the
+objective strongly convex with constant 1, so the weights are no further from the optimum than the gradient is long; the
+intercept has no penalty and its curvature shrinks with C."""
 
 PRECISE = 1e-9
-"""Largest gradient component at which polishing ends."""
+"""Largest gradient component, in the same units, at which polishing ends."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Problem:
     def polish(self, solution: Solution, strength: float) -> Solution:
         """Newton steps by conjugate gradients until the gradient is ``PRECISE`` or rounding keeps it from shrinking."""
         best = solution
-        while best.gradient_norm > PRECISE:
+        while best.gradient_norm > PRECISE * min(1.0, strength):
             refined = self._newton(best, strength)
             if refined.gradient_norm > best.gradient_norm / 2:
                 break
@@ -129,7 +130,8 @@ class Problem:
         """(r + 1, 1) one over the root of the curvature that each direction has on average."""
         probabilities = self._loss(weights)[1]
         curvature = strength * max(float((probabilities * (1 - probabilities)).mean()), 1e-8)
-        return 1 / np.sqrt(np.append(curvature * self._eigenvalues + 1, curvature * len(self._design)))[:, None]
+        curvatures = np.append(curvature * self._eigenvalues + 1, curvature * len(self._design))
+        return np.asarray(1 / np.sqrt(curvatures)[:, None], dtype=np.float64)
 
     def _loss(self, weights: Floats) -> tuple[float, Floats]:
         """Sum of log-losses, and (n, K) probabilities."""

@@ -135,7 +135,7 @@ def fit_standard(
         at_edge=chosen in (0, len(strengths) - 1),
         val_log_loss=losses,
         gradient_norm=final.gradient_norm,
-        converged=final.gradient_norm <= CONVERGED,
+        converged=final.gradient_norm <= CONVERGED * min(1.0, strengths[chosen]),
     )
     if not targets.any(axis=0).all():
         fitted.record["not_in_train"] = np.flatnonzero(~targets.any(axis=0)).tolist()

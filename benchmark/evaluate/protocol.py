@@ -1,18 +1,8 @@
 """The one place that decides what is fitted on what, and the way from feature spaces to measurements.
 
 ``evaluate`` fits every evaluator on the train split (what is chosen is chosen on val), scores val and test, and lays
-all scores in one table. The measurements come from that table by ``recompute``, so they can be computed again, or
-differently, from the predictions on disk. Fitting sees a ``Known``, which holds no test sample.
-
-The table has one row per scored sample:
-
-    sample, group, evaluator, space, draw, split      draw numbers the few-shot subsets, 0 elsewhere
-    label | label_0 ... label_{C-1}                   class index | 0/1 per class for multilabel
-    score_0 ... score_{C-1}                           NaN in rows of ``retrieval``
-    rank_image_to_text, rank_text_to_image            rank of the first right answer among the test samples with a
-    identical_texts                                   report, and how many of them carry the same text; NaN elsewhere
-
-Rows of ``few_shot`` and ``retrieval`` are of the test split alone, as nothing is chosen from them.
+all scores in one table (see ``predictions``), from which the measurements are computed. Fitting sees a ``Known``, which
+holds no test sample.
 """
 
 from __future__ import annotations
@@ -31,21 +21,18 @@ from benchmark.data.manifest import Dataset, Task
 from benchmark.data.split import Split
 from benchmark.errors import BadInput
 from benchmark.evaluate import neighbours, probe, retrieval, zero_shot
-from benchmark.evaluate.metrics import Classification, MeanOver, primary_metric
-from benchmark.evaluate.resample import Statistic, estimates, plug_in
+from benchmark.evaluate.metrics import Classification, primary_metric
+from benchmark.evaluate.predictions import Scored, SpaceName, recompute, to_table
+from benchmark.evaluate.resample import plug_in
 from benchmark.result import Measurement
 from benchmark.seeding import derive_seed
 
 Floats = NDArray[np.float64]
 Evaluator = Literal["probe_standard", "probe_paper", "few_shot", "knn", "zero_shot", "retrieval"]
-SpaceName = Literal["pooled", "projected"]
 Count = Annotated[int, Field(ge=1)]
 
 EVALUATORS: tuple[Evaluator, ...] = ("probe_standard", "probe_paper", "few_shot", "knn", "zero_shot", "retrieval")
 """What can be asked for. ``few_shot`` and ``knn`` are reported once per k, as ``few_shot_k4`` and ``knn_k10``."""
-
-PROBABILITIES = ("probe_standard", "probe_paper", "knn")
-"""Evaluators whose scores are probabilities: Brier score, log-loss and calibration error are computed for them."""
 
 
 class EvaluationConfig(BaseModel):
@@ -148,52 +135,20 @@ def evaluate(
             why_not = _why_no_retrieval(space, dataset, split)
             reasons |= {"retrieval": why_not} if why_not else {}
             pieces += [] if why_not else [_ranked(space, dataset, split)]
-    predictions = _table(pieces, dataset)
+    predictions = to_table(pieces, dataset)
     ran = {piece.evaluator for piece in pieces}
     return Evaluation(
         recompute(
-            predictions, task=dataset.card.task, classes=dataset.classes, fingerprint=split.fingerprint, config=config
+            predictions,
+            task=dataset.card.task,
+            classes=dataset.classes,
+            fingerprint=split.fingerprint,
+            replicates=config.replicates,
+            recall_at=config.recall_at,
         ),
         fits,
         {name: why for name, why in reasons.items() if name not in ran},
         predictions,
-    )
-
-
-def recompute(
-    predictions: pd.DataFrame, *, task: Task, classes: Sequence[str], fingerprint: str, config: EvaluationConfig
-) -> tuple[Measurement, ...]:
-    """Measure a table of predictions: every metric on the test split, with its interval and chance level.
-
-    Args:
-        predictions: As described at the top of this module.
-        task: Of the dataset.
-        classes: Class names in class order.
-        fingerprint: Of the split; it seeds the resamples.
-        config: Says how many resamples are drawn, and the k's of retrieval.
-
-    Raises:
-        BadInput: where evaluators were not scored on the same test samples.
-    """
-    test = predictions[predictions["split"] == "test"]
-    found = [(str(e), s, t) for (e, s), t in test.groupby(["evaluator", "space"], sort=False, observed=True)]
-    draws = [[t for _, t in table.groupby("draw")] for _, _, table in found]
-    if not draws:
-        return ()
-    samples = draws[0][0]["sample"].to_numpy()
-    for (evaluator, _, _), parts in zip(found, draws, strict=True):
-        if any(not np.array_equal(part["sample"].to_numpy(), samples) for part in parts):
-            raise BadInput(f"predictions: rows of {evaluator} are not of the same test samples as {found[0][0]}")
-    statistics = [
-        _statistic(evaluator, parts, task, classes, config)
-        for (evaluator, _, _), parts in zip(found, draws, strict=True)
-    ]
-    groups = draws[0][0]["group"].to_numpy()
-    measured = estimates(statistics, groups, replicates=config.replicates, fingerprint=fingerprint)
-    return tuple(
-        Measurement(evaluator=evaluator, space=space, metric=name, estimate=estimate, chance=statistic.chance(name))
-        for (evaluator, space, _), statistic, metrics in zip(found, statistics, measured, strict=True)
-        for name, estimate in metrics.items()
     )
 
 
@@ -384,21 +339,7 @@ def _check_parts(dataset: Dataset, split: Split) -> None:
         )
 
 
-# --------------------------------------------------------------------------------------------- the table
-
-
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """Consecutive rows of the table that come from one evaluator."""
-
-    evaluator: str
-    space: SpaceName
-    part: Literal["val", "test"]
-    rows: NDArray[np.int64]
-    """(m,) samples of the dataset."""
-    values: dict[str, Floats]
-    """Column name -> (m,) scores or ranks."""
-    draw: int = 0
+# --------------------------------------------------------------------------------------------- scoring
 
 
 def _scored(fitted: Fitted, space: Space, split: Split) -> list[Scored]:
@@ -447,50 +388,3 @@ def _with_report(space: Space, dataset: Dataset, rows: NDArray[np.int64]) -> NDA
     if (present != encoded).any():
         raise ValueError("text vectors are NaN exactly where a sample has no report; here they are not")
     return present
-
-
-def _table(pieces: Sequence[Scored], dataset: Dataset) -> pd.DataFrame:
-    rows = np.concatenate([piece.rows for piece in pieces]) if pieces else np.empty(0, dtype=np.int64)
-    labels = dataset.labels[rows]
-
-    def per_piece(values: Sequence[str]) -> pd.Categorical:
-        return pd.Categorical(np.repeat(np.array(values, dtype=object), [len(piece.rows) for piece in pieces]))
-
-    def column(name: str) -> Floats:
-        missing = np.full(len(rows), np.nan)
-        return np.concatenate([p.values.get(name, missing[: len(p.rows)]) for p in pieces])
-
-    return pd.DataFrame(
-        {
-            "sample": np.array(dataset.sample_ids, dtype=object)[rows],
-            "group": dataset.groups[rows],
-            "evaluator": per_piece([piece.evaluator for piece in pieces]),
-            "space": per_piece([piece.space for piece in pieces]),
-            "draw": np.repeat([piece.draw for piece in pieces], [len(piece.rows) for piece in pieces]),
-            "split": per_piece([piece.part for piece in pieces]),
-            **({"label": labels} if labels.ndim == 1 else {f"label_{c}": y for c, y in enumerate(labels.T)}),
-            **{name: column(name) for name in dict.fromkeys(name for piece in pieces for name in piece.values)},
-        }
-    )
-
-
-def _statistic(
-    evaluator: str, draws: Sequence[pd.DataFrame], task: Task, classes: Sequence[str], config: EvaluationConfig
-) -> Statistic:
-    if evaluator == "retrieval":
-        table = draws[0]
-        ranks = {way: table[f"rank_{way}"].to_numpy(np.float64) for way in retrieval.WAYS}
-        return retrieval.Recall(ranks, table["identical_texts"].to_numpy(np.float64), config.recall_at)
-    scores = [f"score_{c}" for c in range(len(classes))]
-    labels = [f"label_{c}" for c in range(len(classes))] if task == "multilabel" else "label"
-    tables = [
-        Classification(
-            task,
-            draw[labels].to_numpy(np.int64),
-            draw[scores].to_numpy(np.float64),
-            classes=classes,
-            probabilities=evaluator.startswith(PROBABILITIES),
-        )
-        for draw in draws
-    ]
-    return tables[0] if len(tables) == 1 else MeanOver(tables)

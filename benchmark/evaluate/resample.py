@@ -107,7 +107,7 @@ def percentile_interval(values: NDArray[Any], level: float = LEVEL) -> Interval:
     which the metric happened to exist.
     """
     defined = values[~np.isnan(values)]
-    missing = 1.0 - len(defined) / len(values)
+    missing = float(np.isnan(values).mean())
     if missing > TOLERATED_UNDEFINED:
         return Interval(np.nan, np.nan, f"no interval: undefined in {missing:.0%} of the resamples")
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])

@@ -1,0 +1,189 @@
+"""ConVIRT (arXiv:2010.00747) as BenchX re-implemented and trained it: towers, released projections, objective, loader.
+
+Paper scale: torchvision's ResNet-50 layout at 224 x 224 px, stretched, ImageNet statistics; RoBERTa-base at 128 tokens,
+pooled by its tanh layer over the first token. ``tiny`` has the same topology at 64 px, narrow and shallow, without
+dropout, over a WordPiece vocabulary learned from train reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from baselines.cards import BIOMED_ROBERTA, CONVIRT, CONVIRT_RELEASE
+from baselines.checkpoint import below, load_strict, read_state
+from baselines.towers import Architecture, DualEncoder, ImageSpec, TextSpec, saved_state, seeded
+from benchmark.errors import BadInput
+from benchmark.model import BuildRequest, Features, ModelCard, Scale
+
+ARCHITECTURES: dict[Scale, Architecture] = {
+    "paper": Architecture(
+        ImageSpec("resnet50.tv_in1k", 224),
+        TextSpec(
+            "roberta",
+            {
+                "vocab_size": 50265,
+                "hidden_size": 768,
+                "max_position_embeddings": 514,
+                "type_vocab_size": 1,
+                "layer_norm_eps": 1e-5,
+                "pad_token_id": 1,
+            },
+            128,
+            "pooler",
+        ),
+        pad=False,
+    ),
+    "tiny": Architecture(
+        ImageSpec("resnet50.tv_in1k", 64, {"layers": (1, 1, 1, 1), "channels": (16, 32, 64, 128)}),
+        TextSpec(
+            "roberta",
+            {
+                "vocab_size": 2000,
+                "hidden_size": 96,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "intermediate_size": 192,
+                "max_position_embeddings": 98,  # RoBERTa counts positions from pad_token_id + 1
+                "type_vocab_size": 1,
+                "layer_norm_eps": 1e-5,
+                "hidden_dropout_prob": 0.0,
+                "attention_probs_dropout_prob": 0.0,
+                "pad_token_id": 1,
+            },
+            96,
+            "pooler",
+        ),
+        pad=False,
+    ),
+}
+"""Towers per scale. timm's ResNet-50 has torchvision's layers and key names, its ``tv`` tag its statistics."""
+
+UNNAMED_LAYERS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+"""Layers of a ResNet that was cut into an un-named Sequential (2 and 3 are ReLU and pooling)."""
+
+
+class ConVIRTLoss(nn.Module):
+    """Bidirectional InfoNCE at a fixed temperature, image-to-text weighted by lambda (arXiv:2010.00747, eqs. 2 to 4).
+
+    With augmented texts the loss is the mean of the two terms, as for the harness's default objective: the paper has
+    no such texts. Labels are not used.
+    """
+
+    def __init__(self, temperature: float = 0.1, image_to_text: float = 0.75) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.image_to_text = image_to_text
+
+    def forward(self, image: Features, text: Features, augmented: Features | None, labels: Tensor) -> Tensor:  # noqa: ARG002 - the common signature of objectives
+        """Give the scalar loss of B pairs; ``pooled`` is (B, d), L2-normalised."""
+        loss = self._term(image.pooled, text.pooled)
+        if augmented is None:
+            return loss
+        return (loss + self._term(image.pooled, augmented.pooled)) / 2
+
+    def _term(self, image: Tensor, text: Tensor) -> Tensor:
+        logits = image @ text.T / self.temperature
+        target = torch.arange(len(logits), device=logits.device)
+        of_images, of_texts = F.cross_entropy(logits, target), F.cross_entropy(logits.T, target)
+        return self.image_to_text * of_images + (1 - self.image_to_text) * of_texts
+
+
+class ConVIRT(DualEncoder):
+    """The towers and the objective of ConVIRT."""
+
+    @classmethod
+    def published_tokenizer(cls, spec: TextSpec, folders: Mapping[str, Path]) -> Tokenizer:  # noqa: ARG003 - as its base
+        """RoBERTa's byte-level BPE."""
+        folder = folders[BIOMED_ROBERTA.repo_id]
+        return byte_level_bpe(folder / "vocab.json", folder / "merges.txt")
+
+    def make_objective(self) -> ConVIRTLoss:
+        """InfoNCE with temperature 0.1 and lambda 0.75."""
+        return ConVIRTLoss()
+
+
+class ReleasedConVIRT(ConVIRT):
+    """ConVIRT with the projections that were trained with its towers: Linear-ReLU-Linear, as wide as the text tower."""
+
+    def __init__(self, card: ModelCard, shape: Architecture, tokenizer: Tokenizer | None, *, seed: int) -> None:
+        super().__init__(card, shape, tokenizer, seed=seed)
+        with seeded("projections", seed):
+            self.image_projection = _projection(self.image_dim, self.text_dim)
+            self.text_projection = _projection(self.text_dim, self.text_dim)
+
+    def project_image(self, features: Features) -> Tensor:
+        """Project pooled image features to unit vectors (B, text_dim)."""
+        return F.normalize(self.image_projection(features.pooled), dim=-1)
+
+    def project_text(self, features: Features) -> Tensor:
+        """Project pooled text features to unit vectors (B, text_dim)."""
+        return F.normalize(self.text_projection(features.pooled), dim=-1)
+
+    def load_published(self, folders: Mapping[str, Path]) -> None:
+        """Load BenchX's release strictly and count.
+
+        Raises:
+            BadInput: where the file does not fit, as with another text encoder.
+        """
+        assert self.text is not None, "published files bring a tokenizer, and a tokenizer a text tower"
+        file = folders[CONVIRT_RELEASE.repo_id] / CONVIRT_RELEASE.files[0]
+        state = read_state(file)
+        parts = {
+            "visual.model.": ("image tower", self.image.trunk),
+            "linguistic.encoder.": ("text tower", self.text.encoder),
+            "vis_proj.": ("image projection", self.image_projection),
+            "lin_proj.": ("text projection", self.text_projection),
+        }
+        strange = [key for key in state if not key.startswith(tuple(parts))]
+        if strange:
+            raise BadInput(
+                f"{file} is not BenchX's ConVIRT: {strange[0]!r} belongs to no part of it ({len(strange)} such)"
+            )
+        self.loaded = {
+            name: load_strict(module, _named(below(state, prefix)), tower=name, source=file)
+            for prefix, (name, module) in parts.items()
+        }
+
+
+def _projection(d_in: int, d_out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(d_in, d_out), nn.ReLU(), nn.Linear(d_out, d_out))
+
+
+def _named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give the layers of an un-named trunk their names; keys of other parts stay as they are."""
+    if "4.0.conv1.weight" not in state:
+        return dict(state)
+    split = {key: key.partition(".") for key in state}
+    return {f"{UNNAMED_LAYERS.get(first, first)}.{rest}": state[key] for key, (first, _, rest) in split.items()}
+
+
+def byte_level_bpe(vocabulary: Path, merges: Path) -> Tokenizer:
+    """RoBERTa's tokenizer from its two files: byte-level BPE, cased, <s> text </s>."""
+    try:
+        tokenizer = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
+    except Exception as error:  # the library raises nothing narrower
+        raise BadInput(
+            f"{vocabulary} and {merges} can't be read as a vocabulary ({error}); fetch them again"
+        ) from error
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    end, start = tokenizer.token_to_id("</s>"), tokenizer.token_to_id("<s>")
+    if end is None or start is None:
+        raise BadInput(f"{vocabulary} is not RoBERTa's vocabulary: it has no <s> and </s>; fetch or copy it again")
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", end), ("<s>", start), add_prefix_space=False)
+    return tokenizer
+
+
+def build(request: BuildRequest) -> ConVIRT:
+    """Build ``convirt``: with the released projections where they were loaded, without where there are none."""
+    if request.weights == "pretrained" and request.scale != "paper":
+        raise BadInput("convirt has published weights at scale 'paper' only; use --weights random")
+    saved = saved_state(request)
+    released = request.weights == "pretrained" or "image_projection.0.weight" in (saved or {})
+    kind = ReleasedConVIRT if released else ConVIRT
+    return kind.build(CONVIRT.card, ARCHITECTURES[request.scale], request, saved)

@@ -1,0 +1,142 @@
+"""The table of predictions, and everything that is computed from it.
+
+The table has one row per scored sample:
+
+    sample, group, evaluator, space, draw, split      draw numbers the few-shot subsets, 0 elsewhere
+    label | label_0 ... label_{C-1}                   class index | 0/1 per class for multilabel
+    score_0 ... score_{C-1}                           NaN in rows of ``retrieval``
+    rank_image_to_text, rank_text_to_image            rank of the first right answer among the test samples with a
+    identical_texts                                   report, and how many of them carry the same text; NaN elsewhere
+
+Rows of ``few_shot`` and ``retrieval`` are of the test split alone, as nothing is chosen from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from benchmark.data.manifest import Dataset, Task
+from benchmark.errors import BadInput
+from benchmark.evaluate.metrics import Classification, MeanOver
+from benchmark.evaluate.resample import Statistic, estimates
+from benchmark.evaluate.retrieval import WAYS, Recall
+from benchmark.result import Measurement
+
+Floats = NDArray[np.float64]
+SpaceName = Literal["pooled", "projected"]
+
+PROBABILITIES = ("probe_standard", "probe_paper", "knn")
+"""Evaluators whose scores are probabilities: Brier score, log-loss and calibration error are computed for them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Consecutive rows of the table that come from one evaluator."""
+
+    evaluator: str
+    space: SpaceName
+    part: Literal["val", "test"]
+    rows: NDArray[np.int64]
+    """(m,) samples of the dataset."""
+    values: dict[str, Floats]
+    """Column name -> (m,) scores or ranks."""
+    draw: int = 0
+
+
+def to_table(pieces: Sequence[Scored], dataset: Dataset) -> pd.DataFrame:
+    """Lay pieces one under another, with the identity and label of every sample."""
+    rows = np.concatenate([piece.rows for piece in pieces]) if pieces else np.empty(0, dtype=np.int64)
+    labels = dataset.labels[rows]
+    lengths = np.array([len(piece.rows) for piece in pieces], dtype=np.int64)
+
+    def per_piece(values: Sequence[str]) -> pd.Categorical:
+        return pd.Categorical(np.repeat(np.array(values, dtype=object), lengths))
+
+    def column(name: str) -> Floats:
+        missing = np.full(len(rows), np.nan)
+        return np.concatenate([p.values.get(name, missing[: len(p.rows)]) for p in pieces])
+
+    return pd.DataFrame(
+        {
+            "sample": np.array(dataset.sample_ids, dtype=object)[rows],
+            "group": dataset.groups[rows],
+            "evaluator": per_piece([piece.evaluator for piece in pieces]),
+            "space": per_piece([piece.space for piece in pieces]),
+            "draw": np.repeat(np.array([piece.draw for piece in pieces], dtype=np.int64), lengths),
+            "split": per_piece([piece.part for piece in pieces]),
+            **({"label": labels} if labels.ndim == 1 else {f"label_{c}": y for c, y in enumerate(labels.T)}),
+            **{name: column(name) for name in dict.fromkeys(name for piece in pieces for name in piece.values)},
+        }
+    )
+
+
+def recompute(
+    predictions: pd.DataFrame,
+    *,
+    task: Task,
+    classes: Sequence[str],
+    fingerprint: str,
+    replicates: int,
+    recall_at: Sequence[int],
+) -> tuple[Measurement, ...]:
+    """Measure a table of predictions: every metric on the test split, with its interval and chance level.
+
+    Args:
+        predictions: As described at the top of this module.
+        task: Of the dataset.
+        classes: Class names in class order.
+        fingerprint: Of the split; it seeds the resamples.
+        replicates: Number of patient-level resamples.
+        recall_at: The k's of retrieval.
+
+    Raises:
+        BadInput: where evaluators were not scored on the same test samples.
+    """
+    test = predictions[predictions["split"] == "test"]
+    found = [(str(e), s, t) for (e, s), t in test.groupby(["evaluator", "space"], sort=False, observed=True)]
+    draws = [[t for _, t in table.groupby("draw")] for _, _, table in found]
+    if not draws:
+        return ()
+    samples = draws[0][0]["sample"].to_numpy()
+    for (evaluator, _, _), parts in zip(found, draws, strict=True):
+        if any(not np.array_equal(part["sample"].to_numpy(), samples) for part in parts):
+            raise BadInput(f"predictions: rows of {evaluator} are not of the same test samples as {found[0][0]}")
+    statistics = [
+        _statistic(evaluator, parts, task, classes, recall_at)
+        for (evaluator, _, _), parts in zip(found, draws, strict=True)
+    ]
+    groups = draws[0][0]["group"].to_numpy()
+    measured = estimates(statistics, groups, replicates=replicates, fingerprint=fingerprint)
+    return tuple(
+        Measurement(evaluator=evaluator, space=space, metric=name, estimate=estimate, chance=statistic.chance(name))
+        for (evaluator, space, _), statistic, metrics in zip(found, statistics, measured, strict=True)
+        for name, estimate in metrics.items()
+    )
+
+
+def _statistic(
+    evaluator: str, draws: Sequence[pd.DataFrame], task: Task, classes: Sequence[str], recall_at: Sequence[int]
+) -> Statistic:
+    if evaluator == "retrieval":
+        table = draws[0]
+        ranks = {way: table[f"rank_{way}"].to_numpy(np.float64) for way in WAYS}
+        return Recall(ranks, table["identical_texts"].to_numpy(np.float64), recall_at)
+    scores = [f"score_{c}" for c in range(len(classes))]
+    labels = [f"label_{c}" for c in range(len(classes))] if task == "multilabel" else "label"
+    tables = [
+        Classification(
+            task,
+            draw[labels].to_numpy(np.int64),
+            draw[scores].to_numpy(np.float64),
+            classes=classes,
+            probabilities=evaluator.startswith(PROBABILITIES),
+        )
+        for draw in draws
+    ]
+    return tables[0] if len(tables) == 1 else MeanOver(tables)
