@@ -51,7 +51,8 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON d
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="lumbarclip-benchmark")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Compare medical vision-language models on your own pictures, on one patient-level split.
 
     \b
@@ -60,8 +61,9 @@ def main() -> None:
     python -m benchmark models                               what there is
     python -m benchmark check-model my-model --plugin my.py  does my model keep the contract?
     """
-    # Set before any hub library is imported: weights are read locally, and only `weights fetch` may ask a hub.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if context.invoked_subcommand != "weights":
+        # Set before any hub library is imported: weights are read locally, and only `weights fetch` may ask a hub.
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
@@ -177,10 +179,12 @@ def _show_outcome(outcome: Outcome, page: Path, *, as_json: bool) -> None:
         }
         click.echo(json.dumps(document, indent=1))
         return
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "regime", "augmentation", "head", "seed", metric, "95% interval", "images/s")
+    columns = ("model", "regime", "augmentation", "head", "seed", metric, "95% interval", "images/s")
+    table = Table(*columns, box=box.SIMPLE)
     for line in sorted((_cell_line(r, metric) for r in outcome.results), key=lambda c: -(c["value"] or -1.0)):
         value = f"{line['value']:.3f}" if line["value"] is not None else line["status"]
         interval = f"{line['low']:.3f} to {line['high']:.3f}" if line["low"] is not None else ""
@@ -188,7 +192,9 @@ def _show_outcome(outcome: Outcome, page: Path, *, as_json: bool) -> None:
         table.add_row(
             *(str(line[k]) for k in ("model", "regime", "augmentation", "head", "seed")), value, interval, rate
         )
-    Console().print(table)
+    # A pipe has no width of its own: lines stay whole there.
+    console = Console()
+    console.print(table, width=None if console.is_terminal else 120)
     for result in outcome.failed:
         assert result.failure is not None, "a failed cell records its failure"
         click.echo(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from typing import Any, Literal
 
 from benchmark.config import RunConfig
-from benchmark.model import HeadSpec, ModelEntry
+from benchmark.model import HeadSpec, Modality, ModelEntry
 from benchmark.registry import Registered
 from benchmark.result import PROTOCOL_VERSION, CellSpec, Regime, digest
 from benchmark.weights import ResolvedWeights
@@ -57,7 +57,7 @@ class Unit:
     @property
     def name(self) -> str:
         """For progress lines and errors: the model, and the variant where it is one."""
-        model = self.candidate.registered.name
+        model: str = self.candidate.registered.name
         if self.kind == "naive":
             return model
         label = str(self.cells[0][0]) if self.kind == "full" else " + ".join(_regimes(self.cells))
@@ -112,7 +112,7 @@ def plan(
     *,
     dataset: str,
     fingerprint: str,
-    has_reports: bool,
+    has: Collection[Modality],
     rewordings: Mapping[str, str],
 ) -> Plan:
     """Lay out the units: naive rows first, then per model its frozen and heads cells, then each full training.
@@ -122,7 +122,7 @@ def plan(
         candidates: Models with their resolved weights.
         dataset: Its name, for readers.
         fingerprint: Of the split.
-        has_reports: Whether anything can be trained on pairs.
+        has: What the dataset holds.
         rewordings: Augmentation name -> version of its code, part of the id of the cells that use it.
     """
     write = partial(_spec, config, rewordings=rewordings, dataset=dataset, fingerprint=fingerprint)
@@ -130,17 +130,18 @@ def plan(
     impossible: dict[str, str] = {}
     units: list[Unit] = []
     for candidate in sorted(candidates, key=lambda c: c.registered.entry.kind == "encoder"):
-        if candidate.registered.entry.kind == "naive":
-            cell = (FROZEN, write(candidate, FROZEN, config.seeds[0]))
-            units.append(Unit("naive", candidate, config.seeds[0], (cell,)))
-            continue
+        entry = candidate.registered.entry
         possible = []
-        for variant in distinct:
-            why_not = _why_impossible(candidate.registered.entry, variant, has_reports)
+        for variant in distinct if entry.kind == "encoder" else (FROZEN,):
+            why_not = _why_impossible(entry, variant, has)
             if why_not:
                 impossible[f"{candidate.registered.name}: {variant}"] = why_not
             else:
                 possible.append(variant)
+        if entry.kind == "naive":
+            seed = config.seeds[0]
+            units += [Unit("naive", candidate, seed, ((v, write(candidate, v, seed)),)) for v in possible]
+            continue
         for seed in candidate.weights:
             units += _units(candidate, seed, config.seeds, possible, write)
     return Plan(tuple(units), collapsed, impossible)
@@ -167,14 +168,20 @@ def _same_as(variant: Variant) -> tuple[Variant, str]:
     return variant, ""
 
 
-def _why_impossible(entry: ModelEntry, variant: Variant, has_reports: bool) -> str:
+def _why_impossible(entry: ModelEntry, variant: Variant, has: Collection[Modality]) -> str:
+    lacking = [_WORDS[modality] for modality in entry.card.inputs if modality not in has]
+    if lacking:
+        return f"it is scored from {' and '.join(lacking)}, and this dataset has none"
     if variant.regime == "frozen":
         return ""
-    if not has_reports:
+    if "text" not in has:
         return "training pairs pictures with reports, and this dataset has no reports"
     if variant.regime == "full" and not entry.trainable:
         return "this model passes no gradients to its towers"
     return ""
+
+
+_WORDS: dict[Modality, str] = {"image": "pictures", "text": "reports", "structured": "structured columns"}
 
 
 def _units(

@@ -27,6 +27,7 @@ SCHEMA_VERSION = 1
 PROTOCOL_VERSION = "1"
 """Raised whenever training, splitting or evaluation would give other numbers: part of every cell's id."""
 
+Task = Literal["binary", "multiclass", "multilabel"]
 Regime = Literal["frozen", "heads", "full"]
 REGIMES: tuple[Regime, ...] = ("frozen", "heads", "full")
 
@@ -184,7 +185,7 @@ class DatasetRecord(_Record):
     """What was evaluated on."""
 
     name: str
-    task: Literal["binary", "multiclass", "multilabel"]
+    task: Task
     classes: tuple[str, ...]
     positive_class: str | None = None
     n: int

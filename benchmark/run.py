@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,9 +21,9 @@ from pydantic import ValidationError
 from benchmark.config import RunConfig
 from benchmark.data.audit import audit
 from benchmark.data.manifest import Dataset, load
-from benchmark.data.phantom import draw
 from benchmark.data.split import Split, make_split
 from benchmark.errors import BadInput
+from benchmark.model import Modality
 from benchmark.plan import Candidate, Plan, Unit, plan
 from benchmark.progress import Reporter
 from benchmark.registry import Registry
@@ -85,17 +86,17 @@ def prepare(config: RunConfig, registry: Registry, reporter: Reporter) -> Prepar
     """
     candidates = _candidates(config, registry)
     versions = {name: registry.augmentation(name) for name in config.augmentations if name != "none"}
-    name = config.data.stem if config.data else "lumbar-phantom"
-    out = config.out or Path("runs") / f"{name}-{config.preset}"
-    cache = config.cache or out.parent / ".cache"
+    runs = config.out.parent if config.out else Path("runs")
+    cache = config.cache or runs / ".cache"
     dataset = _dataset(config, cache, reporter)
+    out = config.out or runs / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', dataset.card.name)}-{config.preset}"
     split = make_split(dataset, seed=config.split_seed)
     planned = plan(
         config,
         candidates,
         dataset=dataset.card.name,
         fingerprint=split.fingerprint,
-        has_reports=dataset.reports is not None,
+        has=_modalities(dataset),
         rewordings={name: f"{r.provider}/{r.entry.version}" for name, r in versions.items()},
     )
     return Prepared(config, registry, dataset, split, audit(dataset, split), planned, out, cache)
@@ -115,8 +116,19 @@ def _candidates(config: RunConfig, registry: Registry) -> list[Candidate]:
     return candidates
 
 
+def _modalities(dataset: Dataset) -> list[Modality]:
+    has: list[Modality] = ["image"]
+    if dataset.reports is not None:
+        has.append("text")
+    if dataset.structured is not None:
+        has.append("structured")
+    return has
+
+
 def _dataset(config: RunConfig, cache: Path, reporter: Reporter) -> Dataset:
     if config.data is None:
+        from benchmark.data.phantom import draw
+
         reporter.say(f"drawing the lumbar phantom: {config.phantom_patients} patients")
         return draw(config.phantom_patients)
     reporter.say(f"reading {config.data}")

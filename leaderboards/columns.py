@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from benchmark.result import CellResult, Measurement, Profile
 
 if TYPE_CHECKING:
-    from benchmark.data.manifest import Task
+    from benchmark.result import Task
 
 PRIMARY: dict[Task, str] = {
     "binary": "roc_auc",

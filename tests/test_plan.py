@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.config import make_config
-from benchmark.model import HeadSpec
+from benchmark.model import HeadSpec, Modality
 from benchmark.plan import FROZEN, Candidate, Plan, Variant, plan, variants
 from benchmark.registry import Registry
 from benchmark.weights import resolve
@@ -17,7 +17,7 @@ def planned(
     toy_file: Path,
     *,
     models: tuple[str, ...] = ("toy",),
-    has_reports: bool = True,
+    has: tuple[Modality, ...] = ("image", "text", "structured"),
     fingerprint: str = "f",
     **options: object,
 ) -> Plan:
@@ -32,7 +32,7 @@ def planned(
         candidates,
         dataset="d",
         fingerprint=fingerprint,
-        has_reports=has_reports,
+        has=has,
         rewordings={"eda": "1"},
     )
 
@@ -68,10 +68,17 @@ def test_random_weights_differ_by_seed_so_every_seed_is_embedded(toy_file: Path)
 
 
 def test_without_reports_only_frozen_rows_are_left_and_the_plan_says_why(toy_file: Path) -> None:
-    result = planned(toy_file, has_reports=False)
+    result = planned(toy_file, has=("image",))
     assert [variant for unit in result.units for variant, _ in unit.cells] == [FROZEN]
     assert result.impossible
     assert all("no reports" in why for why in result.impossible.values())
+
+
+@pytest.mark.parametrize(("row", "lacks"), [("tfidf-report", "reports"), ("metadata-only", "structured columns")])
+def test_a_naive_row_whose_input_is_absent_is_left_out_by_name(toy_file: Path, row: str, lacks: str) -> None:
+    result = planned(toy_file, models=(row,), has=("image",))
+    assert result.units == ()
+    assert list(result.impossible.values()) == [f"it is scored from {lacks}, and this dataset has none"]
 
 
 def test_a_model_without_gradients_has_no_full_regime(toy_file: Path) -> None:

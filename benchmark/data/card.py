@@ -10,8 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmark.data.table import SUFFIXES, did_you_mean, read_table, read_text
 from benchmark.errors import BadInput
-
-Task = Literal["binary", "multiclass", "multilabel"]
+from benchmark.result import Task
 
 
 class Columns(BaseModel):

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from benchmark.data import columns as read
 from benchmark.data.card import Columns as Columns
 from benchmark.data.card import DatasetCard as DatasetCard
-from benchmark.data.card import Task as Task
 from benchmark.data.card import find_card
 from benchmark.data.table import read_table
 from benchmark.errors import BadInput

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 Floats = NDArray[np.float32]
+Length = float | Floats
 
 FIELD_OF_VIEW_MM = 128.0
 """Side of a picture."""
@@ -155,18 +156,20 @@ class _Painter:
         width = self.pixel_mm * np.float32(softness)
         return np.clip(np.float32(0.5) - distance / width, np.float32(0), np.float32(1))
 
-    def _fill(self, distance: Floats, tissue: str | Floats, *, softness: float = 1.0, opacity: Floats | float = 1.0) -> None:
+    def _fill(
+        self, distance: Floats, tissue: str | Floats, *, softness: float = 1.0, opacity: float = 1.0
+    ) -> None:
         """Lay a tissue, or a signal (2, g, ...), over the inside of a shape."""
         signal = self.signal[tissue] if isinstance(tissue, str) else tissue
         cover = self._coverage(distance, softness) * np.float32(opacity)
         self.canvas += cover * (signal - self.canvas)
 
-    def _ellipse(self, x: Floats, y: Floats, cx: float | Floats, cy: float | Floats, a: float | Floats, b: float | Floats) -> Floats:
+    def _ellipse(self, x: Floats, y: Floats, cx: Length, cy: Length, a: Length, b: Length) -> Floats:
         """Approximate signed distance to an ellipse."""
         radius = np.sqrt(((x - cx) / a) ** 2 + ((y - cy) / b) ** 2)
         return (radius - np.float32(1)) * np.minimum(a, b)
 
-    def _bar(self, ax: float | Floats, ay: float | Floats, bx: float | Floats, by: float | Floats, radius: float | Floats) -> Floats:
+    def _bar(self, ax: Length, ay: Length, bx: Length, by: Length, radius: Length) -> Floats:
         """Signed distance to a pair of mirrored rounded bars from (ax, ay) to (bx, by)."""
         ux, uy = np.float32(bx) - np.float32(ax), np.float32(by) - np.float32(ay)
         px, py = self.side - ax, self.y - ay
@@ -218,7 +221,6 @@ class _Painter:
         """Facets, laminae, ligaments, epidural fat and the sac; returns the coverage of the sac."""
         a = self.anatomy
         facet = a.facet * (1.0 + self.sign)
-        behind = np.maximum(-disc + 1.0, 0)
         back = a.disc_depth - 17.0  # the canal lies against the disc, whatever the disc's depth
         floor = 25.5 + back
         self._fill(np.maximum(self._ellipse(self.x, self.y, 0.0, floor, 14.5, 12.5), 1.0 - disc), "fat")
@@ -238,11 +240,12 @@ class _Painter:
         self._fill(self._ellipse(self.side, self.y, 16.5, 16.5 + back, 2.6, 2.6), "root")
         taper = 1.0 - 0.018 * (self.y - floor)
         sac = self._ellipse(self.x / taper, self.y, 0.0, floor - 1.0, a.sac_width, a.sac_depth)
-        sac = np.maximum(np.maximum(sac, 1.0 - disc), 0.5 - ligament)
+        # The sac lies in front of the ligaments, on the inner side of the line that each of them follows.
+        beyond = (self.side - 12.0) * 0.8 + (self.y - 22.0 - back) * 0.6
+        sac = np.maximum(np.maximum(sac, 1.0 - disc), beyond + 0.5 * a.ligament + 0.5)
         self._fill(sac - 0.7, "ligament")
         roots = np.clip(0.35 + 0.35 * self.fine + 0.05 * (self.y - floor), 0.0, 0.85)
         self._fill(sac, self.signal["csf"] + roots * (self.signal["root"] - self.signal["csf"]))
-        del behind
         return self._coverage(sac)
 
 

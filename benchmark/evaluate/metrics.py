@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.data.manifest import Task
 from benchmark.evaluate.resample import Statistic
+from benchmark.result import Task
 
 Floats = NDArray[np.float64]
 

@@ -21,12 +21,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmark.data.manifest import Dataset, Task
+from benchmark.data.manifest import Dataset
 from benchmark.errors import BadInput
 from benchmark.evaluate.metrics import Classification, MeanOver
 from benchmark.evaluate.resample import Statistic, estimates
 from benchmark.evaluate.retrieval import WAYS, Recall
-from benchmark.result import Measurement
+from benchmark.result import Measurement, Task
 
 Floats = NDArray[np.float64]
 SpaceName = Literal["pooled", "projected"]

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from benchmark.data.manifest import Task
 from benchmark.evaluate.logistic import CONVERGED, Problem, Solution
+from benchmark.result import Task
 from benchmark.seeding import generator
 
 Floats = NDArray[np.float64]

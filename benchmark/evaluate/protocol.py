@@ -16,15 +16,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from threadpoolctl import threadpool_limits
 
-from benchmark.data.manifest import Dataset, Task
+from benchmark.data.manifest import Dataset
 from benchmark.data.split import Split
 from benchmark.errors import BadInput
 from benchmark.evaluate import neighbours, probe, retrieval, zero_shot
 from benchmark.evaluate.metrics import Classification, primary_metric
 from benchmark.evaluate.predictions import Scored, SpaceName, recompute, to_table
 from benchmark.evaluate.resample import plug_in
-from benchmark.result import Measurement
+from benchmark.result import Measurement, Task
 from benchmark.seeding import derive_seed
 
 Floats = NDArray[np.float64]
@@ -43,7 +44,7 @@ class EvaluationConfig(BaseModel):
     evaluators: tuple[Evaluator, ...] = EVALUATORS
     """Which ways of scoring are run, where the features allow them."""
     strengths: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = Field(
-        tuple(float(f"{c:.6g}") for c in np.logspace(-6, 4, 21)), min_length=1
+        tuple(float(f"{c:.6g}") for c in np.logspace(-6, 2, 17)), min_length=1
     )
     """Grid of C in scikit-learn's sense, increasing: the strongest regularisation first."""
     paper_epochs: int = Field(50, ge=1)
@@ -99,6 +100,7 @@ class Evaluation:
     predictions: pd.DataFrame
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]  # has no annotations
 def evaluate(
     spaces: Sequence[Space],
     dataset: Dataset,
@@ -108,6 +110,9 @@ def evaluate(
     evaluators: Collection[str] | None = None,
 ) -> Evaluation:
     """Fit, score and measure every evaluator in every space.
+
+    Linear algebra runs on one thread here: the products are small, many of them waiting for each other, and several
+    threads made them fifty times slower on four cores; and one thread gives the same bits on any number of cores.
 
     Args:
         spaces: Feature spaces of one model, with distinct names.

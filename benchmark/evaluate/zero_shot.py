@@ -38,4 +38,4 @@ def scores(images: NDArray[Any], classes: NDArray[np.float32]) -> NDArray[np.flo
     """
     logits = unit_rows(images).astype(np.float64) @ classes.T.astype(np.float64) / TEMPERATURE
     others = [logsumexp(np.delete(logits, c, axis=1), axis=1) for c in range(logits.shape[1])]
-    return logits - np.stack(others, axis=1)
+    return np.asarray(logits - np.stack(others, axis=1), dtype=np.float64)

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmark.data.preprocess import picture
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmark.data.preprocess import picture
 from benchmark.embed import Extractor
 from benchmark.model import BuildRequest, VisionLanguageModel
 from benchmark.registry import Registry

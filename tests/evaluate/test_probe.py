@@ -27,16 +27,16 @@ def standardised(train, *others):
 
 
 @pytest.mark.parametrize("n_classes", [2, 4])
-@pytest.mark.parametrize("d", [12, 150], ids=["more samples", "more features"])
-@pytest.mark.parametrize("strength", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("d", [12, 80], ids=["more samples", "more features"])
+@pytest.mark.parametrize("strength", [1e-3, 1.0, 100.0])
 def test_standard_probe_is_the_optimum_of_scikit_learn(n_classes, d, strength):
     """Coefficients, intercepts and probabilities agree to 1e-6, on either side of d = n."""
-    x, y = blobs(110, d, n_classes)
-    train_x, val_x, train_y, val_y = x[:80], x[80:], y[:80], y[80:]
+    x, y = blobs(80, d, n_classes)
+    train_x, val_x, train_y, val_y = x[:60], x[60:], y[:60], y[60:]
     task = "binary" if n_classes == 2 else "multiclass"
     ours = fit_standard(train_x, train_y, val_x, val_y, n_classes=n_classes, task=task, strengths=(strength,))
     train_z, val_z = standardised(train_x, val_x)
-    reference = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-13, max_iter=1000).fit(train_z, train_y)
+    reference = LogisticRegression(C=strength, solver="newton-cholesky", tol=1e-12, max_iter=1000).fit(train_z, train_y)
 
     columns = slice(1, None) if n_classes == 2 else slice(None)
     assert np.abs(ours.coefficients[:, columns].T - reference.coef_).max() < 1e-6
@@ -55,7 +55,7 @@ def test_standard_probe_of_several_labels_is_one_regression_per_label():
     ours = fit_standard(x[:90], y[:90], x[90:], y[90:], n_classes=3, task="multilabel", strengths=(0.3,))
     train_z, val_z = standardised(x[:90], x[90:])
     for label in range(3):
-        reference = LogisticRegression(C=0.3, solver="newton-cholesky", tol=1e-13).fit(train_z, y[:90, label])
+        reference = LogisticRegression(C=0.3, solver="newton-cholesky", tol=1e-12).fit(train_z, y[:90, label])
         assert np.abs(ours.scores(x[90:])[:, label] - reference.predict_proba(val_z)[:, 1]).max() < 1e-6
 
 
