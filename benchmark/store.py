@@ -12,6 +12,7 @@ import json
 import math
 import secrets
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from benchmark.result import write_atomically
 
 Array = NDArray[Any]
 
+OPEN_SHARDS = 256
+"""Shards mapped at once: each holds one of the process's file descriptors."""
+
 
 class ArrayStore:
     """Arrays of any shape and dtype under string keys, in one folder."""
@@ -29,7 +33,7 @@ class ArrayStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._where: dict[str, tuple[str, int, tuple[int, ...], str]] = {}
-        self._maps: dict[str, Array] = {}
+        self._map = lru_cache(OPEN_SHARDS)(self._open)
         self._seen: set[str] = set()
 
     def refresh(self) -> None:
@@ -37,9 +41,9 @@ class ArrayStore:
         for index in sorted(self.folder.glob("*.json")):
             if index.stem in self._seen:
                 continue
-            self._seen.add(index.stem)
             for key, (offset, shape, dtype) in json.loads(index.read_text(encoding="utf-8")).items():
                 self._where[key] = (index.stem, offset, tuple(shape), dtype)
+            self._seen.add(index.stem)  # last, or another thread would miss what this one is still reading
 
     def missing(self, keys: Iterable[str]) -> list[str]:
         """The distinct keys that no shard holds, in order of first appearance."""
@@ -47,7 +51,11 @@ class ArrayStore:
         return [key for key in dict.fromkeys(keys) if key not in self._where]
 
     def put(self, arrays: Mapping[str, Array]) -> None:
-        """Write one shard; returns when it is on disk."""
+        """Write one shard; returns when it is on disk.
+
+        Raises:
+            TypeError: for arrays of objects or records, whose bytes say nothing.
+        """
         if not arrays:
             return
         name = secrets.token_hex(8)
@@ -55,7 +63,9 @@ class ArrayStore:
         chunks: list[bytes] = []
         offset = 0
         for key, array in arrays.items():
-            data = np.ascontiguousarray(array)
+            data = np.asarray(array, order="C")
+            if data.dtype.kind in "OV":
+                raise TypeError(f"{key}: arrays of dtype {data.dtype} cannot be stored")
             index[key] = (offset, data.shape, data.dtype.str)
             chunks.append(data.tobytes())
             padding = -data.nbytes % 16
@@ -73,11 +83,13 @@ class ArrayStore:
         if key not in self._where:
             self.refresh()
         shard, offset, shape, dtype = self._where[key]
-        if shard not in self._maps:
-            self._maps[shard] = np.memmap(self.folder / f"{shard}.bin", dtype=np.uint8, mode="r")
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        flat: Array = self._maps[shard][offset : offset + size]
-        return flat.view(dtype).reshape(shape)
+        if size == 0:  # an empty file cannot be mapped
+            return np.empty(shape, dtype=dtype)
+        return self._map(shard)[offset : offset + size].view(dtype).reshape(shape)
+
+    def _open(self, shard: str) -> NDArray[np.uint8]:
+        return np.asarray(np.memmap(self.folder / f"{shard}.bin", dtype=np.uint8, mode="r"))
 
     def stack(self, keys: Iterable[str]) -> Array:
         """Equal-shaped arrays under the keys as one (n, ...) array in memory."""

@@ -32,7 +32,7 @@ class Export(BaseModel):
 
 
 def build(run: RunRecord, results: Sequence[CellResult], out: Path) -> Path:
-    """Write ``index.html``, ``leaderboard.csv`` and ``leaderboard.json`` into ``out``; the same input gives the same bytes.
+    """Write ``index.html``, ``leaderboard.csv`` and ``leaderboard.json`` into ``out``: same input, same bytes.
 
     Returns:
         The path of ``index.html``.

@@ -5,24 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from benchmark.result import CellResult, Measurement, Profile
-
-if TYPE_CHECKING:
-    from benchmark.result import Task
-
-PRIMARY: dict[Task, str] = {
-    "binary": "roc_auc",
-    "multiclass": "roc_auc_ovr_macro",
-    "multilabel": "roc_auc_macro",
-}
-
-
-def primary_metric(task: Task) -> str:
-    """Stand-in."""
-    return PRIMARY[task]
-
+from benchmark.evaluate.metrics import primary_metric
+from benchmark.result import CellResult, Measurement, Profile, Task
 
 Group = Literal["quality", "calibration", "pairs", "few", "cost"]
 
@@ -48,7 +34,7 @@ METRIC_LABELS = {
 RANKED_BY = "probe_standard"
 """The evaluator whose primary metric ranks the rows."""
 
-DASH = "—"
+DASH, MINUS = "—", "−"
 
 
 @dataclass(frozen=True)
@@ -89,7 +75,9 @@ def all_columns(task: Task) -> tuple[Column, ...]:
         _probe("mcc", "MCC", "Matthews correlation coefficient: 0 is guessing, 1 is perfect."),
         _probe("brier", "Brier", "Squared error of the probabilities; lower is better.", calibration=True),
         _probe("ece", "ECE", "Expected calibration error; lower is better.", calibration=True),
-        _measured("zero_shot", primary, "pairs", "Zero-shot", "The primary metric from class prompts alone, untrained."),
+        _measured(
+            "zero_shot", primary, "pairs", "Zero-shot", "The primary metric from class prompts alone, untrained."
+        ),
         _measured(
             *("retrieval", "recall@5_image_to_text", "pairs", "Recall@5 image to text"),
             "How often a picture's report, or one with the same words, is among the five nearest; chance beneath.",
@@ -98,11 +86,15 @@ def all_columns(task: Task) -> tuple[Column, ...]:
             *("retrieval", "recall@5_text_to_image", "pairs", "Recall@5 text to image"),
             "How often a picture that belongs to a report's words is among the five nearest; chance beneath.",
         ),
-        _measured("few_shot_k1", primary, "few", "1 per class", "The primary metric from one labelled sample per class."),
+        _measured(
+            "few_shot_k1", primary, "few", "1 per class", "The primary metric from one labelled sample per class."
+        ),
         _measured("few_shot_k16", primary, "few", "16 per class", "The primary metric from sixteen per class."),
         _cost("images_per_s", "Images/s", "Pictures encoded per second.", lambda p: p.images_per_s),
         _cost("texts_per_s", "Texts/s", "Texts encoded per second.", lambda p: p.texts_per_s),
-        _cost("parameters", "Parameters", "Of both towers, heads left out.", lambda p: p.parameters or math.nan, low=True),
+        _cost(
+            "parameters", "Parameters", "Of both towers, heads left out.", lambda p: p.parameters or math.nan, low=True
+        ),
         _cost("peak_memory", "Peak MiB", "Highest memory use, in MiB.", lambda p: p.peak_memory_mb, low=True),
         _cost("adapt_s", "Training s", "Seconds spent training this row.", lambda p: p.adapt_s, low=True),
     )
@@ -149,9 +141,7 @@ def compact(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 1 else f"{value:.2g}"
 
 
-def _measured(
-    evaluator: str, metric: str, group: Group, label: str, explanation: str, *, low: bool = False
-) -> Column:
+def _measured(evaluator: str, metric: str, group: Group, label: str, explanation: str, *, low: bool = False) -> Column:
     def read(result: CellResult) -> Shown | None:
         measurement = find(result, evaluator, metric)
         if measurement is None:
@@ -160,7 +150,7 @@ def _measured(
         if math.isnan(value):
             return Shown(DASH, None, describe(measurement))
         note = f"chance {chance:.3f}" if evaluator == "retrieval" and not math.isnan(chance) else ""
-        return Shown(f"{value:.3f}", value, describe(measurement), note)
+        return Shown(f"{value:.3f}".replace("-", MINUS), value, describe(measurement), note)
 
     return Column(f"{evaluator}-{metric}", group, label, explanation, read, low)
 

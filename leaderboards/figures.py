@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
@@ -25,6 +26,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmark.result import REGIMES, Regime
 from leaderboards.columns import compact
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 INK, MUTED, LINE, PAPER = "#010101", "#020202", "#030303", "#fdfdfd"
 REFERENCE = "reference"
@@ -45,11 +49,16 @@ REFERENCES = re.compile(r"(?:(?<=url\(#)|(?<=^#))[\w.-]+")
 """Ids that an attribute refers to."""
 FONT = re.compile(r"font-family:[^;]*;\s*")
 
+OFFSETS = {"frozen": -0.24, "heads": 0.0, "full": 0.24, REFERENCE: 0.0}
+"""Where a regime's points stand on their model's line."""
+
 WIDTH_IN = 8.6
-LONGEST_NAME = 30
+AXES_HEIGHT_PT = 260.0
+"""Of the second chart, near enough to push names apart by."""
+LONGEST_NAME = 36
 """Characters of a model's name that fit beside a chart."""
 
-STYLE = {
+STYLE: dict[RcKeyType, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "leaderboard",
     "text.parse_math": False,  # a name with two dollar signs is a name, not a formula
@@ -92,6 +101,11 @@ class Point:
     reference: bool
     """Whether its score is computed from something else than the picture."""
 
+    @property
+    def group(self) -> str:
+        """What colour and marker stand for."""
+        return REFERENCE if self.reference else self.regime
+
 
 def quality(points: Sequence[Point], *, metric: str, chance: float) -> Markup | None:
     """Primary metric per model: every variant a point, the chosen one large with its interval, references as lines.
@@ -103,13 +117,14 @@ def quality(points: Sequence[Point], *, metric: str, chance: float) -> Markup | 
         return None
     models = _by_best(points)
     with _style():
-        figure = Figure(figsize=(WIDTH_IN, 0.95 + 0.42 * len(models)), layout="constrained")
+        figure = Figure(figsize=(WIDTH_IN, max(4.4, 0.95 + 0.42 * len(models))), layout="constrained")
         axes = figure.subplots()
-        frame = _frame(points, models)
-        for row in frame[frame.reference].itertuples():
-            axes.axvline(row.value, color=MUTED, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
-        _intervals(axes, frame[frame.chosen])
-        _scatter(axes, frame, x="value", y="row")
+        for point in (point for point in points if point.reference):
+            axes.axvline(point.value, color=MUTED, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
+        for point in (point for point in points if point.chosen):
+            ends = _place(point, models), point.low, point.high
+            axes.hlines(*ends, color=PALETTE[point.group], linewidth=2.2, zorder=4)
+        _scatter(axes, _frame(points, models), x="value", y="row")
         axes.set(xlabel=f"{metric} on test", ylabel="", ylim=(len(models) - 0.4, -0.6))
         axes.set_yticks(range(len(models)), [_short(model) for model in models])
         axes.grid(visible=False, axis="y")
@@ -138,16 +153,14 @@ def speed(points: Sequence[Point], *, metric: str) -> Markup | None:
     if not timed:
         return None
     with _style():
-        figure = Figure(figsize=(WIDTH_IN, 4.6), layout="constrained")
+        figure = Figure(figsize=(WIDTH_IN, 4.4), layout="constrained")
         axes = figure.subplots()
-        axes.set_xscale("log")
-        frame = _frame(timed, _by_best(timed))
-        _scatter(axes, frame, x="images_per_s", y="value")
-        _log_axis(axes, frame)
+        _log_axis(axes, [point.images_per_s for point in timed])
+        _scatter(axes, _frame(timed, _by_best(timed)), x="images_per_s", y="value")
         axes.set(xlabel="Images per second (log scale)", ylabel=f"{metric} on test")
         axes.tick_params(axis="y", labelcolor=MUTED)
         axes.margins(y=0.12)
-        _name_points(axes, frame[frame.chosen])
+        _name_points(axes, [point for point in timed if point.chosen])
         return _inline(figure, "speed", f"{metric} on test against images per second", _in_words(timed))
 
 
@@ -165,56 +178,73 @@ def _by_best(points: Sequence[Point]) -> list[str]:
     return sorted({point.model for point in points}, key=order)
 
 
+def _place(point: Point, models: Sequence[str]) -> float:
+    """Where a point stands on the axis of models, regimes side by side."""
+    return models.index(point.model) + OFFSETS[point.group]
+
+
 def _frame(points: Sequence[Point], models: Sequence[str]) -> pd.DataFrame:
-    """One row per point; ``row`` is its place on the axis of models, regimes side by side."""
-    frame = pd.DataFrame([asdict(point) for point in points])
-    frame["group"] = frame["regime"].where(~frame["reference"], REFERENCE)
-    offset = frame["group"].map({"frozen": -0.24, "heads": 0.0, "full": 0.24, REFERENCE: 0.0})
-    frame["row"] = frame["model"].map(models.index) + offset
-    return frame
+    """One row per point, with its group and its place among the models."""
+    return pd.DataFrame(
+        [asdict(point) | {"group": point.group, "row": _place(point, models)} for point in points],
+    )
 
 
 def _scatter(axes: Axes, frame: pd.DataFrame, *, x: str, y: str) -> None:
     """All points, the chosen ones larger and on top; one legend for both."""
     groups = [group for group in PALETTE if (frame["group"] == group).any()]
-    looks = {"hue": "group", "style": "group", "hue_order": groups, "style_order": groups}
-    looks |= {"palette": PALETTE, "markers": MARKERS, "edgecolor": PAPER}
-    rest, chosen = frame[~frame["chosen"]], frame[frame["chosen"]]
-    sns.scatterplot(rest, x=x, y=y, ax=axes, s=30, alpha=0.55, linewidth=0.6, legend=False, zorder=3, **looks)
-    sns.scatterplot(chosen, x=x, y=y, ax=axes, s=95, linewidth=1.2, zorder=5, **looks)
-    legend = axes.get_legend()
-    if legend is not None:
-        sns.move_legend(axes, "lower left", bbox_to_anchor=(0, 1), ncols=len(groups), title=None, handletextpad=0.1)
+    for rows, size, alpha, rim, layer in (
+        (frame[~frame["chosen"]], 30, 0.55, 0.6, 3),
+        (frame[frame["chosen"]], 95, 1.0, 1.2, 5),
+    ):
+        if rows.empty:  # seaborn would warn that there is nothing to colour
+            continue
+        sns.scatterplot(
+            rows,
+            x=x,
+            y=y,
+            hue="group",
+            style="group",
+            hue_order=groups,
+            style_order=groups,
+            palette=PALETTE,
+            markers=MARKERS,
+            edgecolor=PAPER,
+            s=size,
+            alpha=alpha,
+            linewidth=rim,
+            zorder=layer,
+            ax=axes,
+        )
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    axes.legend(
+        handles.values(), handles.keys(), loc="lower left", bbox_to_anchor=(0, 1), ncols=len(groups), handletextpad=0.1
+    )
 
 
-def _intervals(axes: Axes, frame: pd.DataFrame) -> None:
-    for group, rows in frame.groupby("group"):
-        axes.hlines(rows["row"], rows["low"], rows["high"], color=PALETTE[str(group)], linewidth=2.2, zorder=4)
-
-
-def _log_axis(axes: Axes, frame: pd.DataFrame) -> None:
+def _log_axis(axes: Axes, speeds: Sequence[float]) -> None:
     """Ticks at 1, 2 and 5 of each decade in plain figures, and room for names on both sides."""
-    low, high = frame["images_per_s"].min(), frame["images_per_s"].max()
-    axes.set_xlim(low / 1.6, high * 1.6)
+    axes.set_xscale("log")
+    axes.set_xlim(min(speeds) / 1.6, max(speeds) * 1.6)
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _name_points(axes: Axes, frame: pd.DataFrame) -> None:
+def _name_points(axes: Axes, points: Sequence[Point]) -> None:
     """Write model names beside points, pushed apart upwards where they would overlap."""
     low, high = axes.get_ylim()
     middle = math.sqrt(math.prod(axes.get_xlim()))
-    gap = (high - low) * min(0.06, 0.9 / max(1, len(frame)))
+    gap = (high - low) * min(0.06, 0.9 / max(1, len(points)))
     floor = -math.inf
-    for row in frame.sort_values(["value", "model"]).itertuples():
-        at = max(row.value, floor)
+    for point in sorted(points, key=lambda point: (point.value, point.model)):
+        at = max(point.value, floor)
         floor = at + gap
-        right = row.images_per_s <= middle
+        right = point.images_per_s <= middle
         axes.annotate(
-            _short(row.model),
-            (row.images_per_s, row.value),
-            xytext=(12 if right else -12, (at - row.value) / (high - low) * 72 * 3.6),
+            _short(point.model),
+            (point.images_per_s, point.value),
+            xytext=(12 if right else -12, (at - point.value) / (high - low) * AXES_HEIGHT_PT),
             textcoords="offset points",
             ha="left" if right else "right",
             va="center",
@@ -247,7 +277,9 @@ def _inline(figure: Figure, name: str, title: str, description: str) -> Markup:
     with warnings.catch_warnings():
         # The browser writes the text, in fonts that may well have the letter.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(drawn, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        figure.savefig(
+            drawn, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
     root = ET.fromstring(drawn.getvalue())  # noqa: S314 - written by matplotlib a line above
     for parent in root.iter():
         for child in [child for child in parent if child.tag in (f"{SVG}metadata", f"{SVG}style")]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from benchmark.evaluate.metrics import primary_metric
 from benchmark.result import CellResult, DatasetRecord, Finding, Measurement, RunRecord
 from leaderboards.columns import (
     DASH,
@@ -19,7 +20,6 @@ from leaderboards.columns import (
     describe,
     find,
     present,
-    primary_metric,
     why_absent,
 )
 
@@ -250,9 +250,7 @@ def _table(rows: Sequence[Row]) -> Table:
 
     image = sorted((row for row in rows if row.answers_image), key=order)
     values = [row.value for row in image]
-    ranked = [
-        replace(row, rank=None if math.isnan(row.value) else values.index(row.value) + 1) for row in image
-    ]
+    ranked = [replace(row, rank=None if math.isnan(row.value) else values.index(row.value) + 1) for row in image]
     references = sorted((row for row in rows if not row.answers_image), key=order)
     return Table(tuple(ranked), tuple(references))
 
@@ -285,7 +283,9 @@ def _failed(failures: Sequence[CellResult]) -> Notice | None:
     if not failures:
         return None
     names = ", ".join(dict.fromkeys(result.title for result in failures))
-    return Notice("error", f"{_count(len(failures), 'row')} failed", f"No figures for {names}.", link="failed")
+    return Notice(
+        "error", f"{_count(len(failures), 'row')} failed", f"Of {names}. All other rows stand.", link="failed"
+    )
 
 
 def _random(rows: Sequence[Row]) -> Notice | None:

@@ -60,7 +60,7 @@ ARCHITECTURES: dict[str, dict[Scale, Architecture]] = {
             ImageSpec(
                 _VIT,
                 64,
-                {"img_size": 64, "patch_size": 8, "embed_dim": 96, "depth": 3, "num_heads": 3, "mlp_ratio": 2},
+                {"img_size": 64, "patch_size": 16, "embed_dim": 128, "depth": 3, "num_heads": 4, "mlp_ratio": 2},
             ),
             BERT_TINY,
         ),
@@ -74,9 +74,9 @@ ARCHITECTURES: dict[str, dict[Scale, Architecture]] = {
                 64,
                 {
                     "img_size": 64,
-                    "patch_size": 4,
-                    "window_size": 4,
-                    "embed_dim": 24,
+                    "patch_size": 8,
+                    "window_size": 2,
+                    "embed_dim": 32,
                     "depths": (1, 2, 1, 1),
                     "num_heads": (1, 2, 4, 8),
                     "mlp_ratio": 2,

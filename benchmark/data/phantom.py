@@ -36,7 +36,7 @@ GRADES = ("A", "B", "C", "D")
 GRADE_AREAS_MM2 = (205.0, 165.0, 125.0)
 """Area of the thecal sac below which the grade is B, C, D; body size divided out."""
 
-STRENGTH = 3.2
+STRENGTH = 4.0
 """How closely the label follows the severity: the slope of a logistic curve. Infinite would make it a threshold."""
 
 SHARE_WITH_PAIN = 0.62
@@ -189,31 +189,31 @@ def _levels(patient: Floats, bmi: Floats, rng: np.random.Generator) -> _Levels:
         return np.asarray(mean + rng.normal(0, deviation, n))
 
     habit = each(rng.normal(0, 1, len(patient)))
-    severity = each(patient) + np.tile([-0.2, 0.2, 0.0], len(patient)) + rng.normal(0, 0.45, n)
+    severity = each(patient) + np.tile([-0.2, 0.2, 0.0], len(patient)) + rng.normal(0, 0.4, n)
     herniated = rng.random(n) < expit(1.8 * severity - 1.6)
     side = rng.choice(["left", "right", "central"], n, p=[0.4, 0.4, 0.2])
     # The viewer sees the patient's left on the right.
     offset = np.select([side == "left", side == "right"], [6.0, -6.0], 0.0) + rng.normal(0, 0.8, n)
     anatomy = Anatomy(
         scale=_f32(np.exp(0.06 * habit + 0.03 * rng.normal(0, 1, n))),
-        shift_x=_f32(normal(0, 4)),
-        shift_y=_f32(normal(0, 4)),
-        turn=_f32(np.deg2rad(rng.uniform(-8, 8, n))),
+        shift_x=_f32(normal(0, 2.5)),
+        shift_y=_f32(normal(0, 2.5)),
+        turn=_f32(np.deg2rad(rng.uniform(-6, 6, n))),
         disc_width=_f32(normal(25, 1.5)),
         disc_depth=_f32(normal(17, 1.0)),
         concavity=_f32(normal(2, 0.5)),
-        bulge=_f32(np.maximum(0, normal(1.3 + 1.2 * severity, 0.5))),
+        bulge=_f32(np.maximum(0, normal(1.5 + 1.5 * severity, 0.5))),
         herniation=_f32(np.where(herniated, rng.uniform(3, 7.5, n), 0)),
         herniation_x=_f32(offset),
         herniation_width=_f32(rng.uniform(5, 8, n)),
-        degeneration=_f32(expit(normal(1.2 * severity, 1.0))),
-        sac_width=_f32(normal(10.3 - 0.9 * severity, 0.7)),
-        sac_depth=_f32(normal(8.3 - 0.6 * severity, 0.5)),
-        ligament=_f32(np.maximum(1.8, normal(3.4 + 0.6 * severity, 0.5))),
-        facet=_f32(np.clip(normal(6.0 + 0.5 * severity, 0.5), 4, 8.5)),
+        degeneration=_f32(expit(normal(2.0 * severity, 0.8))),
+        sac_width=_f32(normal(10.3 - 1.6 * severity, 0.6)),
+        sac_depth=_f32(normal(8.3 - 1.2 * severity, 0.5)),
+        ligament=_f32(np.maximum(1.8, normal(3.6 + 0.9 * severity, 0.4))),
+        facet=_f32(np.clip(normal(6.0 + 0.7 * severity, 0.4), 4, 8.5)),
         facet_angle=_f32(rng.random(n)),
         muscle=_f32(normal(1.0, 0.08)),
-        infiltration=_f32(rng.uniform(0, 0.6, n)),
+        infiltration=_f32(rng.uniform(0.1, 0.45, n)),
         fat=_f32(np.clip(normal(each(2 + 0.9 * (bmi - 20)), 3), 1, 24)),
         asymmetry=_f32(normal(0, 0.06)),
     )

@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 Floats = NDArray[np.float32]
 Length = float | Floats
 
-FIELD_OF_VIEW_MM = 128.0
+FIELD_OF_VIEW_MM = 100.0
 """Side of a picture."""
 
 CHUNK = 24
@@ -127,7 +127,7 @@ class _Painter:
         g = len(anatomy.scale)
         grid = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * self.pixel_mm
         right = grid[None, None, :] - np.float32(FIELD_OF_VIEW_MM * 0.5) - anatomy.shift_x
-        back = grid[None, :, None] - np.float32(FIELD_OF_VIEW_MM * 0.30) - anatomy.shift_y
+        back = grid[None, :, None] - np.float32(FIELD_OF_VIEW_MM * 0.34) - anatomy.shift_y
         cos, sin = np.cos(anatomy.turn), np.sin(anatomy.turn)
         self.x = (cos * right + sin * back) / anatomy.scale
         self.y = (cos * back - sin * right) / anatomy.scale
@@ -156,9 +156,7 @@ class _Painter:
         width = self.pixel_mm * np.float32(softness)
         return np.clip(np.float32(0.5) - distance / width, np.float32(0), np.float32(1))
 
-    def _fill(
-        self, distance: Floats, tissue: str | Floats, *, softness: float = 1.0, opacity: float = 1.0
-    ) -> None:
+    def _fill(self, distance: Floats, tissue: str | Floats, *, softness: float = 1.0, opacity: float = 1.0) -> None:
         """Lay a tissue, or a signal (2, g, ...), over the inside of a shape."""
         signal = self.signal[tissue] if isinstance(tissue, str) else tissue
         cover = self._coverage(distance, softness) * np.float32(opacity)
@@ -210,7 +208,7 @@ class _Painter:
         out = a.bulge / (1.0 + (self.x / 20.0) ** 4) - a.concavity * near + a.herniation * focal
         y = self.y - out * np.clip(self.y / a.disc_depth, 0.0, 1.0)
         disc = self._ellipse(self.x, y, 0.0, 0.0, a.disc_width, a.disc_depth)
-        hydrated = np.stack([np.ones_like(a.scale), 1.35 - 0.75 * a.degeneration])
+        hydrated = np.stack([np.ones_like(a.scale), 1.7 - 1.1 * a.degeneration])
         nucleus = self.signal["disc"] * hydrated * (1.0 + 0.10 * self.fine)
         self._fill(disc - 1.2, "cortex")
         self._fill(disc, "annulus")
@@ -270,7 +268,7 @@ def _acquire(canvas: Floats, rng: np.random.Generator) -> NDArray[np.uint8]:
     x, y = axis[None, None, :], axis[None, :, None]
     coil = each(-0.25, 0.25) * x + each(-0.1, 0.45) * y + each(-0.25, 0.1) * x**2 + each(-0.2, 0.2) * x * y
     signal = np.maximum(pictures, 0) * (1.0 + coil) * each(0.75, 1.15)
-    noise = each(0.02, 0.07) * rng.standard_normal((2, 2 * g, size, size), dtype=np.float32)
+    noise = each(0.015, 0.05) * rng.standard_normal((2, 2 * g, size, size), dtype=np.float32)
     magnitude = np.sqrt((signal + noise[0]) ** 2 + noise[1] ** 2)
     curve = each(-0.35, 0.35)
     magnitude = np.minimum(magnitude, 1.0)

@@ -84,7 +84,7 @@
   }
 
   for (const input of filters) {
-    input.addEventListener("input", () => {
+    input.addEventListener(input.type === "search" ? "input" : "change", () => {
       put(input.dataset.filter, input.value.trim());
       filter();
     });
