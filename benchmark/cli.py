@@ -83,6 +83,7 @@ def main(context: click.Context) -> None:
 @click.option("--weights", help="pretrained, random, or the path of a state dict.")
 @click.option("--weights-dir", type=PATH, help="Folder with one subfolder per hub repository.")
 @click.option("--device", help="auto, cpu, cuda.")
+@click.option("--workers", help="Units run at a time. Default: one per core at tiny scale, else 1.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="auto: bf16 on a GPU, else fp32.")
 @PLUGIN
 @click.option("--out", type=PATH, help="Run folder. Default: runs/DATASET-PRESET.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -57,6 +57,8 @@ class RunConfig(BaseModel):
     weights_dir: Path | None = None
     """Folder with one subfolder per hub repository."""
     device: str = "auto"
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Processes that share the units; ``auto`` is one per core at ``tiny`` scale on a CPU, and one otherwise."""
     precision: Precision = "auto"
     """``auto`` is bf16 on a GPU and fp32 elsewhere: bf16 is many times slower on a CPU."""
     encode_batch: int = Field(64, ge=1)

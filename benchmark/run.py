@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from benchmark.data.split import Split, make_split
 from benchmark.errors import BadInput
 from benchmark.model import Modality
 from benchmark.plan import Candidate, Plan, Unit, plan
-from benchmark.progress import Reporter
+from benchmark.progress import Listener, Reporter
 from benchmark.registry import Registry
 from benchmark.result import (
     SCHEMA_VERSION,
@@ -38,11 +39,17 @@ from benchmark.result import (
 )
 from benchmark.store import ArrayStore
 from benchmark.weights import resolve
+from benchmark.workers import run_workers, worker_count
 
 Record = TypeVar("Record", CellResult, RunRecord)
 
 TRACEBACK_LINES = 12
 """Lines of a failure's traceback that are kept."""
+
+TINY_THREADS = 1
+"""Threads of a process at ``tiny`` scale. Its layers are too small to share out: four threads train hardly faster than
+one, and far slower where anything else runs. Units run side by side instead, with the same bits on any number of cores.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,14 +154,54 @@ def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outco
     """Run every cell that has no result yet, and record it the moment it is finished.
 
     A second process given the same command works beside the first: each unit is taken under a lock that the system
-    drops when its holder dies, however it dies.
+    drops when its holder dies, however it dies. That is also how the workers of one run share its units.
     """
     # The heavy stack is needed from here on, and not for a plan or a refusal.
+    from benchmark.embed import pick_device
+    from benchmark.execute import failed
+    from benchmark.provenance import provenance
+
+    device = pick_device(prepared.config.device)
+    folder = RunFolder(prepared.out)
+    if fresh:
+        folder.forget(prepared.plan)
+    record = folder.begin(_record(prepared, provenance(device)))
+    pending = [unit for unit in prepared.plan.units if not folder.finished(unit)]
+    kept = len(prepared.plan.units) - len(pending)
+    if kept:
+        reporter.say(f"{kept} of {len(prepared.plan.units)} units are finished already and are kept")
+    workers = min(worker_count(prepared.config, device.type), len(pending))
+    reporter.expect(len(pending))
+    try:
+        if workers <= 1:
+            work(prepared, reporter)
+        else:
+            reporter.say(f"{len(pending)} units, {workers} at a time")
+            run_workers(prepared.config, workers, reporter)
+    except KeyboardInterrupt:
+        folder.write_record(record.model_copy(update={"status": "interrupted"}))
+        raise
+    for unit in prepared.plan.units:
+        for _, spec in unit.cells:
+            if folder.read(spec.id) is None:  # every worker is gone, and none of them lived to say why
+                gone = RuntimeError("its process died without a word; the system may have run out of memory")
+                folder.write(failed(unit, spec, record.provenance, gone, ""), None)
+    record = record.model_copy(update={"status": "done"})
+    folder.write_record(record)
+    return Outcome(prepared.out, record, tuple(folder.results(record)))
+
+
+def work(prepared: Prepared, listener: Listener) -> None:
+    """Run the units that nobody else is working on, one after another, in this process."""
+    import torch
+
     from benchmark.embed import pick_device
     from benchmark.execute import Bench, execute, failed
     from benchmark.provenance import provenance
 
     device = pick_device(prepared.config.device)
+    if prepared.config.scale == "tiny":
+        torch.set_num_threads(TINY_THREADS)
     bench = Bench(
         config=prepared.config,
         dataset=prepared.dataset,
@@ -165,33 +212,20 @@ def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outco
         provenance=provenance(device),
     )
     folder = RunFolder(prepared.out)
-    if fresh:
-        folder.forget(prepared.plan)
-    record = folder.begin(_record(prepared, bench.provenance))
     pending = [unit for unit in prepared.plan.units if not folder.finished(unit)]
-    done = len(prepared.plan.units) - len(pending)
-    if done:
-        reporter.say(f"{done} of {len(prepared.plan.units)} units are finished already and are kept")
-    reporter.plan(len(pending))
-    try:
-        for number, unit in enumerate(_taken_in_turn(folder, pending), start=1):
-            reporter.unit(number, len(pending), unit.name)
-            todo = replace(unit, cells=tuple(cell for cell in unit.cells if not folder.has(cell[1].id)))
-            try:
-                for finished in execute(todo, bench, reporter.stage):
-                    folder.write(finished.result, finished.predictions)
-            except Exception as error:  # noqa: BLE001 - the one place where a unit's failure stays in its unit
-                tail = "".join(traceback.format_exception(error)[-TRACEBACK_LINES:])
-                for _, spec in unit.cells:
-                    if not folder.has(spec.id):
-                        folder.write(failed(unit, spec, bench.provenance, error, tail), None)
-            reporter.unit_done(_outcome(folder, unit))
-    except KeyboardInterrupt:
-        folder.write_record(record.model_copy(update={"status": "interrupted"}))
-        raise
-    record = record.model_copy(update={"status": "done"})
-    folder.write_record(record)
-    return Outcome(prepared.out, record, tuple(folder.results(record)))
+    for unit in _taken_in_turn(folder, pending):
+        listener.begin(unit.name)
+        start = time.perf_counter()
+        todo = replace(unit, cells=tuple(cell for cell in unit.cells if not folder.has(cell[1].id)))
+        try:
+            for finished in execute(todo, bench, listener.stage):
+                folder.write(finished.result, finished.predictions)
+        except Exception as error:  # noqa: BLE001 - the one place where a unit's failure stays in its unit
+            tail = "".join(traceback.format_exception(error)[-TRACEBACK_LINES:])
+            for _, spec in unit.cells:
+                if not folder.has(spec.id):
+                    folder.write(failed(unit, spec, bench.provenance, error, tail), None)
+        listener.end(unit.name, _outcome(folder, unit), time.perf_counter() - start)
 
 
 def _taken_in_turn(folder: RunFolder, units: Sequence[Unit]) -> Iterator[Unit]:

@@ -513,6 +513,14 @@ def test_damage_anywhere_gives_bad_input_or_a_picture_and_nothing_else(tmp_path,
     assert refused
 
 
+def test_a_damaged_run_length_is_refused(tmp_path):
+    """One decoder for RLE leaves Python by an abort that no ``except Exception`` sees, on this very byte."""
+    damaged = bytearray(bundled("MR_small_RLE.dcm").read_bytes())
+    damaged[-211] = 0x81
+    (tmp_path / "a.dcm").write_bytes(damaged)
+    assert "cannot be decoded" in clause("a.dcm", tmp_path)
+
+
 # ------------------------------------------------------------------------------------------- paths
 
 
