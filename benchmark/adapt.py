@@ -320,7 +320,7 @@ def _pair_loss(
     reports = [data.reports[i] for i in rows.tolist()]
     texts = list(reports)
     if data.rewordings:
-        texts += [data.rewordings[r][draw.integers(len(data.rewordings[r]))] for r in reports]
+        texts += [data.rewordings[r][int(draw.integers(len(data.rewordings[r])))] for r in reports]
     image = model.encode_image(to_device(data.pixels(rows), device))
     # Pictures of one level share a report, so a batch holds many texts twice; each is encoded once.
     distinct = list(dict.fromkeys(texts))

@@ -264,7 +264,7 @@ def models(*, plugins: tuple[Path, ...], as_json: bool) -> None:
     from benchmark.registry import Registry
 
     registry = Registry.load(plugins)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": r.name,
             "kind": r.entry.kind,

@@ -7,6 +7,7 @@ in threads so that the encoder never waits for it.
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -51,7 +52,7 @@ class Extractor:
         identity = {
             "model": model.card.name,
             "version": model.card.version,
-            "weights": weights,
+            "weights": [weights, state_digest(model)],
             "precision": self.precision,
         }
         self._image_prefix = digest({**identity, "preprocess": preprocessing(model)})
@@ -178,6 +179,20 @@ class inference(AbstractContextManager[None]):  # noqa: N801 - reads as a contex
         self._mode.__exit__(None, None, None)
         if self._module:
             self._module.train(self._was_training)
+
+
+def state_digest(model: object) -> str:
+    """Digest of every tensor of a module by name, shape and bytes; of nothing for what is not one.
+
+    What the weights were asked to be is not enough for a key: the code that draws or reads them may have changed.
+    """
+    state = hashlib.blake2b(digest_size=16)
+    tensors = model.state_dict() if isinstance(model, nn.Module) else {}
+    for name, value in tensors.items():
+        if isinstance(value, Tensor):
+            state.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+            state.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return state.hexdigest()
 
 
 def preprocessing(model: VisionLanguageModel) -> Any:  # noqa: ANN401 - any JSON value

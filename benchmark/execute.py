@@ -123,7 +123,7 @@ def _naive(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
     model = unit.candidate.registered.entry.make(BuildRequest(seed=unit.seed))
     assert isinstance(model, NaiveModel), f"{unit.name} is registered as naive and is not"
     stage("features")
-    features = model.features(bench.dataset, bench.split.train)
+    features = model.features(bench.dataset, bench.split.train).astype(np.float32)
     space = Space("pooled", features, None, None, aligned=False)
     (_, spec) = unit.cells[0]
     yield _evaluated(unit, spec, bench, [space], Profile(), {}, stage, evaluators=("probe_standard",))

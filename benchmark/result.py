@@ -57,7 +57,7 @@ class Estimate(_Record):
     n_patients: int
     """Independent groups (patients) among them; the unit of resampling."""
     why_undefined: str = ""
-    """Why ``value`` is NaN, in words."""
+    """Why ``value`` is NaN, or why it has no interval, in words."""
 
 
 class Measurement(_Record):
@@ -232,16 +232,25 @@ def digest(value: Any, size: int = 10) -> str:  # noqa: ANN401 - any JSON value
 def write_atomically(path: Path, data: bytes) -> None:
     """Write through a temporary file in the same folder, fsync, rename: a kill leaves the old file or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    umask = os.umask(0)  # mkstemp gives a file to its owner alone; a published page is read by others
+    os.umask(umask)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~umask)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _weights_word(spec: CellSpec) -> str:
+    if spec.weights == "none":
+        return "none"
+    return "random" if spec.random_weights else "pretrained"
 
 
 def tidy(results: list[CellResult]) -> pd.DataFrame:
@@ -252,7 +261,7 @@ def tidy(results: list[CellResult]) -> pd.DataFrame:
             "model": result.spec.model,
             "title": result.title,
             "inputs": "+".join(result.inputs),
-            "weights": "random" if result.spec.random_weights else "pretrained",
+            "weights": _weights_word(result.spec),
             "scale": result.spec.scale,
             "regime": result.spec.regime,
             "augmentation": result.spec.augmentation,

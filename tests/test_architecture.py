@@ -71,7 +71,9 @@ def allowed(file: str, what: Import) -> bool:
     if package == "baselines":
         return within(what.name, "benchmark", "baselines")
     if package == "lumbarclip":
-        return within(what.name, "benchmark", "lumbarclip", "baselines.towers", "baselines.checkpoint")
+        return within(
+            what.name, "benchmark", "lumbarclip", "baselines.towers", "baselines.checkpoint", "baselines.wordpiece"
+        )
     return within(what.name, "leaderboards", "benchmark.result", "benchmark.errors", "benchmark.evaluate")
 
 

@@ -124,7 +124,7 @@ def load(
         labels=labels[keep],
         groups=groups.astype(np.int64),
         grouped_by="patient" if patients else "identical picture",
-        pixels=decoded.pixels if len(keep) == len(rows) else [decoded.pixels[i] for i in keep],
+        pixels=decoded.pixels if len(keep) == len(rows) else [decoded.pixels[int(i)] for i in keep],
         pixel_hashes=hashes,
         reports=tuple(reports[i] or None for i in keep) if reports and any(reports[i] for i in keep) else None,
         structured=None if structured is None else structured.iloc[keep].reset_index(drop=True),

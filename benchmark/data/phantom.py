@@ -141,7 +141,7 @@ def _phantom(n_patients: int, seed: int, size: int) -> tuple[pd.DataFrame, Slice
     """Draw everything; the table has one row per picture, the slices one entry per level."""
     rng = generator("lumbar phantom", seed)
     age = np.clip(np.rint(rng.normal(51, 14, n_patients)), 18, 88)
-    bmi = np.round(np.clip(rng.normal(27, 4, n_patients), 17, 45), 1)
+    bmi = np.round(np.clip(rng.normal(27, 4, n_patients), 17, 45), 1).astype(np.float64)
     female = rng.random(n_patients) < 0.55
     known = AGE_EFFECT * (age - 51) / 14 + BMI_EFFECT * (bmi - 27) / 4
     patient = known + rng.normal(0, np.sqrt(1 - AGE_EFFECT**2 - BMI_EFFECT**2), n_patients)

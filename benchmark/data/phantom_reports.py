@@ -90,7 +90,7 @@ def write_report(level: Level, rng: np.random.Generator) -> str:
     """Write the report of one level; the same generator state gives the same words."""
 
     def pick(options: Sequence[str]) -> str:
-        return options[rng.integers(len(options))]
+        return options[int(rng.integers(len(options)))]
 
     # A reader's thresholds are not sharp: each reading has an error of its own.
     degeneration = level.degeneration + rng.normal(0, 0.12)

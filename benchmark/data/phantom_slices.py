@@ -154,7 +154,8 @@ class _Painter:
     def _coverage(self, distance: Floats, softness: float = 1.0) -> Floats:
         """(g, size, size) share of each pixel inside a shape, a ramp one pixel (times softness) wide."""
         width = self.pixel_mm * np.float32(softness)
-        return np.clip(np.float32(0.5) - distance / width, np.float32(0), np.float32(1))
+        cover: Floats = np.clip(np.float32(0.5) - distance / width, np.float32(0), np.float32(1))
+        return cover
 
     def _fill(self, distance: Floats, tissue: str | Floats, *, softness: float = 1.0, opacity: float = 1.0) -> None:
         """Lay a tissue, or a signal (2, g, ...), over the inside of a shape."""
@@ -173,7 +174,8 @@ class _Painter:
         px, py = self.side - ax, self.y - ay
         along = np.clip((px * ux + py * uy) / (ux * ux + uy * uy), np.float32(0), np.float32(1))
         dx, dy = px - along * ux, py - along * uy
-        return np.sqrt(dx * dx + dy * dy) - radius
+        distance: Floats = np.sqrt(dx * dx + dy * dy) - radius
+        return distance
 
     def _trunk(self) -> None:
         """Skin, fat and, in front, vessels and bowel."""
@@ -231,7 +233,8 @@ class _Painter:
         for cx, cy in ((outer_x, outer_y), (inner_x, inner_y)):
             self._fill(self._ellipse(self.side, self.y, cx, cy, facet, facet * 1.15), "cortex")
             self._fill(self._ellipse(self.side, self.y, cx, cy, facet - 1.5, facet * 1.15 - 1.5), "marrow")
-        joint_x, joint_y = (outer_x + inner_x) / 2, (outer_y + inner_y) / 2
+        joint_x = (outer_x + inner_x) * np.float32(0.5)
+        joint_y = (outer_y + inner_y) * np.float32(0.5)
         self._fill(self._bar(joint_x - 2.5, joint_y - 2.0, joint_x + 2.5, joint_y + 2.5, 0.8), "joint", opacity=0.8)
         ligament = self._bar(12.0, 22.0 + back, 1.5, 36.0 + back, a.ligament * 0.5)
         self._fill(ligament, "ligament")
@@ -273,4 +276,5 @@ def _acquire(canvas: Floats, rng: np.random.Generator) -> NDArray[np.uint8]:
     curve = each(-0.35, 0.35)
     magnitude = np.minimum(magnitude, 1.0)
     magnitude += curve * magnitude * (1.0 - magnitude)
-    return np.rint(magnitude * 255.0).astype(np.uint8).reshape(g, 2, size, size)
+    stored: NDArray[np.uint8] = np.rint(magnitude * 255.0).astype(np.uint8)
+    return stored.reshape(g, 2, size, size)
