@@ -69,6 +69,10 @@ def read(path: Path, fragment: str | None) -> Pixels:
     return _grey_if_equal(pixels)
 
 
+SMALLEST_RANGE = 1e-300
+"""Values closer than this are one value: 255 steps between them would overflow."""
+
+
 def to_8_bit(
     values: NDArray[Any], limits: tuple[float, float] | None = None, counted: NDArray[np.bool_] | None = None
 ) -> Pixels:
@@ -85,7 +89,7 @@ def to_8_bit(
     """
     values = np.asarray(values, dtype=np.float64)
     low, high = limits or _range(values[np.isfinite(values) if counted is None else np.isfinite(values) & counted])
-    if high <= low:
+    if high - low < SMALLEST_RANGE:
         return np.zeros(values.shape, dtype=np.uint8)
     scaled = np.nan_to_num((values - low) * (255 / (high - low)), nan=0)
     pixels: Pixels = np.rint(scaled.clip(0, 255)).astype(np.uint8)

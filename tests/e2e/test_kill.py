@@ -52,7 +52,8 @@ def cells(folder: Path) -> dict[str, object]:
 def test_a_run_killed_many_times_ends_as_one_that_was_not(tmp_path: Path, toy_file: Path) -> None:
     config = tmp_path / "config.yaml"
     settings = {
-        "phantom_patients": 24,
+        "phantom_patients": 40,
+        "workers": 1,
         "heads_training": {"epochs": 20, "batch_size": 32, "learning_rate": 1e-3},
         "full_training": {"epochs": 3, "batch_size": 32, "learning_rate": 1e-3},
         "evaluation": {"replicates": 200, "paper_epochs": 5},

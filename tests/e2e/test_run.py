@@ -6,9 +6,9 @@ One small phantom and one toy plug-in; each command runs in this process, so tha
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
@@ -17,7 +17,8 @@ from click.testing import CliRunner, Result
 from benchmark.cli import main
 
 CONFIG = {
-    "phantom_patients": 24,
+    "phantom_patients": 60,
+    "workers": 1,
     "heads_training": {"epochs": 3, "batch_size": 32, "learning_rate": 1e-3},
     "full_training": {"epochs": 1, "batch_size": 32, "learning_rate": 1e-3},
     "evaluation": {"replicates": 50, "paper_epochs": 2},
@@ -96,27 +97,22 @@ def test_encoders_run_once_per_weights_and_image_set(
     extractors: list[Extractor] = []
     build = Extractor.__init__
 
+    def seen(extractor: Extractor) -> dict[str, int]:
+        counts: dict[str, int] = sys.modules[type(extractor.model).__module__].SEEN
+        return counts
+
     def spy(self: Extractor, *arguments: object, **named: object) -> None:
         build(self, *arguments, **named)  # type: ignore[arg-type]
+        seen(self).update(image=0, text=0)
         extractors.append(self)
 
     monkeypatch.setattr(Extractor, "__init__", spy)
     command("--regime", "frozen,heads", "--heads", "linear-8,linear-16,mlp-8", models="toy")
     assert len(extractors) == 1
-    passes = extractors[0].passes
-    model = extractors[0].model
-    assert passes["image"] == 24 * 6
-    seen = next(m for m in _loaded_toys() if isinstance(model, m.Toy)).SEEN
-    assert seen["image"] == passes["image"]
-    assert seen["text"] == passes["text"]
+    assert extractors[0].passes["image"] == 60 * 6
+    assert seen(extractors[0]) == extractors[0].passes
     command("--regime", "frozen,heads", "--heads", "linear-4", models="toy")
     assert extractors[1].passes == {"image": 0, "text": 0}
-
-
-def _loaded_toys() -> list[ModuleType]:
-    import sys
-
-    return [m for m in list(sys.modules.values()) if hasattr(m, "SEEN") and hasattr(m, "Toy")]
 
 
 def test_the_same_command_again_runs_nothing_and_keeps_every_byte(command: Command, tmp_path: Path) -> None:
@@ -126,7 +122,7 @@ def test_the_same_command_again_runs_nothing_and_keeps_every_byte(command: Comma
         f: f.read_bytes() for f in folder.rglob("*.parquet")
     }
     result = command()
-    assert "6 of 6" in result.stderr or "3 of 3" in result.stderr or "are finished already" in result.stderr
+    assert "4 of 4 units are finished already and are kept" in result.stderr
     assert all(file.read_bytes() == data for file, data in before.items())
 
 
@@ -137,6 +133,15 @@ def test_two_runs_from_nothing_agree_in_every_bit_but_timings(command: Command, 
     shutil.rmtree(tmp_path / ".cache")
     command()
     assert (without_timings(tmp_path / "run"), predictions(tmp_path / "run")) == first
+
+
+def test_workers_side_by_side_agree_with_one_process_in_every_bit_but_timings(command: Command, tmp_path: Path) -> None:
+    command()
+    alone = without_timings(tmp_path / "run"), predictions(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    result = command("--workers", "2", "--out", str(tmp_path / "run"))
+    assert "4 units, 2 at a time" in result.stderr
+    assert (without_timings(tmp_path / "run"), predictions(tmp_path / "run")) == alone
 
 
 def test_a_model_that_raises_is_recorded_and_the_rest_goes_on(command: Command, tmp_path: Path) -> None:
@@ -189,14 +194,14 @@ def test_interrupting_keeps_what_is_finished_and_exits_130(
 def test_a_dry_run_shows_cells_and_an_estimate_and_writes_nothing(command: Command, tmp_path: Path) -> None:
     shown = document(command("--dry-run"))
     assert len(shown["cells"]) == 6  # type: ignore[arg-type]
-    assert shown["estimate"]["image_passes"] == 24 * 6  # type: ignore[index]
+    assert shown["estimate"]["image_passes"] == 60 * 6  # type: ignore[index]
     assert not (tmp_path / "run").exists()
 
 
 def test_another_dataset_in_the_same_folder_is_refused(command: Command, tmp_path: Path) -> None:
     command("--regime", "frozen", models="majority")
     config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump({**CONFIG, "phantom_patients": 26}))
+    config.write_text(yaml.safe_dump({**CONFIG, "phantom_patients": 62}))
     result = command("--regime", "frozen", models="majority", code=2)
     assert re.search(r"holds a run on another dataset or split .* choose another folder with --out", result.stderr)
 

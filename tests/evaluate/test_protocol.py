@@ -231,11 +231,11 @@ def test_predictions_of_other_samples_are_refused():
 
 
 def test_configuration_defaults_and_refusals():
-    """All evaluators; 21 strengths that increase; anything else is refused."""
+    """All evaluators; 17 strengths that increase; anything else is refused."""
     config = EvaluationConfig()
     assert config.evaluators == EVALUATORS
-    assert len(config.strengths) == 21
-    assert (config.strengths[0], config.strengths[-1]) == (1e-6, 1e4)
+    assert len(config.strengths) == 17
+    assert (config.strengths[0], config.strengths[-1]) == (1e-6, 1e2)
     assert EvaluationConfig.model_validate_json(config.model_dump_json()) == config
     for wrong in (
         {"strengths": (1.0, 0.1)},
