@@ -6,16 +6,16 @@ from benchmark.model import ModelCard, ModelEntry, ReportedFigures, WeightSource
 
 CONVIRT_RELEASE = WeightSource(
     repo_id="youngzhou12/ConVIRT",
-    # No commit of this repository could be established; 'main' is not pinned.
     revision="main",
+    unpinned="no commit of this repository is known to us",
     files=("ConVIRT.pth",),
     tower="both towers",
     licence="not stated",
 )
 BIOMED_ROBERTA = WeightSource(
     repo_id="allenai/biomed_roberta_base",
-    # As above: not pinned. Only the tokenizer is read.
     revision="main",
+    unpinned="no commit of this repository is known to us; only its tokenizer is read",
     files=("vocab.json", "merges.txt"),
     tower="tokenizer",
     licence="not stated",

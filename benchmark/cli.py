@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,8 +195,7 @@ def _show_outcome(outcome: Outcome, page: Path, *, as_json: bool) -> None:
             *(str(line[k]) for k in ("model", "regime", "augmentation", "head", "seed")), value, interval, rate
         )
     # A pipe has no width of its own: lines stay whole there.
-    console = Console()
-    console.print(table, width=None if console.is_terminal else 120)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
     for result in outcome.failed:
         assert result.failure is not None, "a failed cell records its failure"
         click.echo(
@@ -271,7 +271,10 @@ def models(*, plugins: tuple[Path, ...], as_json: bool) -> None:
             "provider": r.provider,
             "inputs": list(r.entry.card.inputs),
             "adaptable": r.entry.kind == "encoder" and r.entry.trainable,
-            "weights": [f"{w.repo_id}@{w.revision[:12]} ({w.licence})" for w in r.entry.card.weights],
+            "weights": [
+                f"{w.repo_id}@{w.revision[:12]}{', not pinned' * bool(w.unpinned)} ({w.licence})"
+                for w in r.entry.card.weights
+            ],
             "summary": r.entry.card.summary,
         }
         for r in registry.models().values()

@@ -78,11 +78,14 @@ def card_complete(subject: Subject) -> str:
     if entry.kind == "encoder" and not card.inputs:
         raise Broken("the card's 'inputs' is empty; say what a sample's score is computed from, as ('image',)")
     for source in card.weights:
-        if not re.fullmatch("[0-9a-f]{40}", source.revision):
-            raise Broken(f"{source.repo_id}: revision {source.revision!r} is not a commit (40 hex digits), so can move")
+        if not re.fullmatch("[0-9a-f]{40}", source.revision) and not source.unpinned:
+            raise Broken(
+                f"{source.repo_id}: revision {source.revision!r} is not a commit (40 hex digits), so can move, "
+                "and 'unpinned' does not say why"
+            )
         if not source.files:
             raise Broken(f"{source.repo_id}: no files are listed")
-    return ""
+    return "; ".join(f"{s.repo_id} is not pinned: {s.unpinned}" for s in card.weights if s.unpinned)
 
 
 def own_card(subject: Subject) -> None:

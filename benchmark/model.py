@@ -42,7 +42,9 @@ class WeightSource(BaseModel):
     repo_id: str
     """Hub repository, ``owner/name``; also the folder looked for under ``--weights-dir``."""
     revision: str
-    """Pinned commit of the repository."""
+    """Pinned commit of the repository, or the branch where ``unpinned`` says why no commit is known."""
+    unpinned: str = ""
+    """Why no commit is named. Whoever fetches such files is told which commit came; results carry their digest."""
     files: tuple[str, ...]
     """File names inside the repository that the loader reads."""
     tower: str

@@ -269,6 +269,8 @@ def _download(source: WeightSource, folder: Path, endpoint: str, say: Callable[[
             f"cannot fetch {repo} (revision {revision}) from {endpoint}: {type(error).__name__}: {said}; "
             f"try again where the hub can be reached, or put {' and '.join(files)} into {folder}"
         ) from error
+    if commit != revision:
+        say(f"{revision} of {repo} is commit {commit} today")
     record = {"repo_id": repo, "revision": commit, "files": {n: _digest_of(folder / n) for n in files}}
     write_atomically(folder / "source.json", json.dumps(record, indent=1).encode())
 

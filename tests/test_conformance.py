@@ -442,14 +442,23 @@ def test_frozen_adapter_around_a_plain_object_has_no_state_clauses():
 
 
 def test_card_must_say_what_a_reader_needs_and_pin_what_it_downloads():
-    def said(**fields):
+    def clause(**fields):
         card = CARD.model_copy(update=fields)
-        return failed(ModelEntry(card, type("Own", (Sound,), {"card": card})))["card"]
+        return next(
+            c for c in check(ModelEntry(card, type("Own", (Sound,), {"card": card})), REQUEST) if c.name == "card"
+        )
+
+    def said(**fields):
+        assert clause(**fields).passed is False
+        return clause(**fields).detail
 
     moving = WeightSource(repo_id="a/b", revision="main", files=("f",), tower="both", licence="MIT")
     assert said(paper=" ", licence="") == "empty on the card: paper, licence"
     assert "'inputs' is empty" in said(inputs=())
     assert "'main' is not a commit" in said(weights=(moving,))
+    known = moving.model_copy(update={"unpinned": "its publisher keeps no history"})
+    assert clause(weights=(known,)).passed
+    assert clause(weights=(known,)).detail == "a/b is not pinned: its publisher keeps no history"
     assert "no files" in said(weights=(moving.model_copy(update={"revision": "0" * 40, "files": ()}),))
 
 
