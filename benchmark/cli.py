@@ -128,6 +128,9 @@ def run(
         for line in _broken(registry):
             reporter.say(line)
         prepared = prepare(config, registry, reporter)
+        for finding in prepared.findings:
+            if finding.severity != "note":
+                reporter.say(f"{finding.code} {finding.severity}: {finding.message}")
         if dry_run:
             _show_plan(prepared, as_json=as_json)
             return

@@ -16,20 +16,25 @@ PACKAGES = ("lumbarclip-benchmark", "torch", "torchvision", "timm", "transformer
 """Distributions whose versions can change numbers."""
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
-    """Versions, commit and hardware as they are now; holds no host name, user name or path."""
+def provenance(device: torch.device, at_a_time: int = 1) -> dict[str, Any]:
+    """Versions, commit and hardware as they are now; holds no host name, user name or path.
+
+    Args:
+        device: where the models compute.
+        at_a_time: units that run side by side and share the machine, which every rate depends on.
+    """
     return {
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "commit": _commit(),
-        "hardware": hardware(device),
+        "hardware": hardware(device) + (f"; {at_a_time} units at a time" if at_a_time > 1 else ""),
     }
 
 
 def hardware(device: torch.device) -> str:
     """One line for readers: the processor, its cores and memory, and the accelerator where one is used."""
     memory = psutil.virtual_memory().total / 2**30
-    cpu = f"{_processor()}, {torch.get_num_threads()} of {os.cpu_count()} threads, {memory:.0f} GiB memory"
+    cpu = f"{_processor()}, {torch.get_num_threads()} of {os.cpu_count()} cores for a unit, {memory:.0f} GiB memory"
     if device.type != "cuda":
         return cpu
     gpu = torch.cuda.get_device_properties(device)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,9 @@ from benchmark.result import (
 from benchmark.store import ArrayStore
 from benchmark.weights import resolve
 from benchmark.workers import run_workers, worker_count
+
+if TYPE_CHECKING:
+    import torch
 
 Record = TypeVar("Record", CellResult, RunRecord)
 
@@ -157,20 +160,20 @@ def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outco
     drops when its holder dies, however it dies. That is also how the workers of one run share its units.
     """
     # The heavy stack is needed from here on, and not for a plan or a refusal.
-    from benchmark.embed import pick_device
     from benchmark.execute import failed
     from benchmark.provenance import provenance
 
-    device = pick_device(prepared.config.device)
+    device = _settled(prepared.config)
     folder = RunFolder(prepared.out)
     if fresh:
         folder.forget(prepared.plan)
-    record = folder.begin(_record(prepared, provenance(device)))
+    at_a_time = worker_count(prepared.config, device.type)
+    record = folder.begin(_record(prepared, provenance(device, at_a_time)))
     pending = [unit for unit in prepared.plan.units if not folder.finished(unit)]
     kept = len(prepared.plan.units) - len(pending)
     if kept:
         reporter.say(f"{kept} of {len(prepared.plan.units)} units are finished already and are kept")
-    workers = min(worker_count(prepared.config, device.type), len(pending))
+    workers = min(at_a_time, len(pending))
     reporter.expect(len(pending))
     try:
         if workers <= 1:
@@ -193,15 +196,10 @@ def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outco
 
 def work(prepared: Prepared, listener: Listener) -> None:
     """Run the units that nobody else is working on, one after another, in this process."""
-    import torch
-
-    from benchmark.embed import pick_device
     from benchmark.execute import Bench, execute, failed
     from benchmark.provenance import provenance
 
-    device = pick_device(prepared.config.device)
-    if prepared.config.scale == "tiny":
-        torch.set_num_threads(TINY_THREADS)
+    device = _settled(prepared.config)
     bench = Bench(
         config=prepared.config,
         dataset=prepared.dataset,
@@ -209,7 +207,7 @@ def work(prepared: Prepared, listener: Listener) -> None:
         registry=prepared.registry,
         store=ArrayStore(prepared.cache / "embeddings"),
         device=device,
-        provenance=provenance(device),
+        provenance=provenance(device, worker_count(prepared.config, device.type)),
     )
     folder = RunFolder(prepared.out)
     pending = [unit for unit in prepared.plan.units if not folder.finished(unit)]
@@ -226,6 +224,17 @@ def work(prepared: Prepared, listener: Listener) -> None:
                 if not folder.has(spec.id):
                     folder.write(failed(unit, spec, bench.provenance, error, tail), None)
         listener.end(unit.name, _outcome(folder, unit), time.perf_counter() - start)
+
+
+def _settled(config: RunConfig) -> torch.device:
+    """The device that was asked for, with this process's threads set for the scale."""
+    import torch
+
+    from benchmark.embed import pick_device
+
+    if config.scale == "tiny":
+        torch.set_num_threads(TINY_THREADS)
+    return pick_device(config.device)
 
 
 def _taken_in_turn(folder: RunFolder, units: Sequence[Unit]) -> Iterator[Unit]:

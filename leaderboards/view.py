@@ -294,10 +294,13 @@ def _random(rows: Sequence[Row]) -> Notice | None:
         return None
     untrained = sum(row.untrained for row in random)
     every = "Every model starts" if len(random) == sum(row.answers_image for row in rows) else "Some models start"
+    if untrained == len(random):
+        state = "none of their rows is trained"
+    else:
+        state = f"{untrained} of their {len(random)} rows are untrained, the others were trained on this dataset alone"
     text = (
-        f"{every} from random numbers instead of published weights: {untrained} of these {len(random)} rows are"
-        " untrained, the others were trained on this dataset alone. Each is labelled. None of them says what the"
-        " published model can do."
+        f"{every} from random numbers instead of published weights: {state}. Each is labelled. None of them says what"
+        " the published model can do."
     )
     return Notice("warning", "Random weights", text)
 

@@ -165,7 +165,10 @@ def test_random_weights_are_announced_with_their_number(demo):
     """The notice counts untrained rows among the random ones, and is absent where all weights are published."""
     run, results = demo
     notice = next(n for n in make_page(run, results).notices if n.title == "Random weights")
-    assert "4 of these 35 rows are untrained" in notice.text
+    assert "4 of their 35 rows are untrained" in notice.text
+    untrained = [r for r in results if r.spec.random_weights and r.spec.regime == "frozen"]
+    notice = next(n for n in make_page(run, untrained).notices if n.title == "Random weights")
+    assert "none of their rows is trained" in notice.text
     published = [changed(r, weights="5f2b") if r.spec.random_weights else r for r in results]
     assert "Random weights" not in {n.title for n in make_page(run, published).notices}
 
