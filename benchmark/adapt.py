@@ -19,7 +19,7 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
 from benchmark.config import TrainingConfig
 from benchmark.embed import autocast, to_device
-from benchmark.errors import TrainingDiverged
+from benchmark.errors import BrokenModel, TrainingDiverged
 from benchmark.heads import ProjectionPair
 from benchmark.model import Augmentation, Features, HeadSpec, VisionLanguageModel
 from benchmark.objective import InfoNCE
@@ -66,11 +66,22 @@ class PairedFeatures:
 def reword(
     augmentation: Augmentation, reports: Sequence[str], count: int, *, fingerprint: str, version: str
 ) -> dict[str, list[str]]:
-    """Reword each distinct report ``count`` times; a report's rewordings do not depend on which others there are."""
-    return {
-        report: augmentation.reword(report, count, generator(fingerprint, "reword", augmentation.name, version, report))
-        for report in sorted(set(reports))
-    }
+    """Reword each distinct report ``count`` times; a report's rewordings do not depend on which others there are.
+
+    Raises:
+        BrokenModel: where an augmentation gives anything else than ``count`` texts.
+    """
+    reworded = {}
+    for report in sorted(set(reports)):
+        rng = generator(fingerprint, "reword", augmentation.name, version, report)
+        texts = list(augmentation.reword(report, count, rng))
+        if len(texts) != count or not all(isinstance(text, str) for text in texts):
+            raise BrokenModel(
+                f"augmentation {augmentation.name!r} was asked for {count} texts and gave {len(texts)} objects of type "
+                f"{', '.join(sorted({type(text).__name__ for text in texts})) or 'none'}"
+            )
+        reworded[report] = texts
+    return reworded
 
 
 def batches(n: int, batch_size: int, epochs: int, *, fingerprint: str, seed: int) -> Iterator[list[NDArray[np.int64]]]:

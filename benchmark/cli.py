@@ -30,6 +30,11 @@ class _Verbs(click.Group):
         except BenchmarkError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(2)
+        except OSError as error:
+            if error.filename is None:  # not about a file of the user's: a closed pipe, for one
+                raise
+            click.echo(f"error: {error.filename}: {error.strerror}; give another place or mend this one", err=True)
+            ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("interrupted; everything finished is kept, and the same command resumes", err=True)
             ctx.exit(130)
@@ -164,6 +169,8 @@ def _show_plan(prepared: Prepared, *, as_json: bool) -> None:
         click.echo(f"{'same':7} {what}: {why}")
     for what, why in prepared.plan.impossible.items():
         click.echo(f"{'cannot':7} {what}: {why}")
+    for name, why in expected["unknown"].items():
+        click.echo(f"{'no idea':7} what {name} will take: {why}")
     click.echo(
         f"{len(cells)} cells, {sum(not c['cached'] for c in cells)} to run; "
         f"{expected['image_passes']} pictures and {expected['text_passes']} texts through frozen encoders, "
@@ -201,9 +208,7 @@ def _show_outcome(outcome: Outcome, page: Path, *, as_json: bool) -> None:
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     for result in outcome.failed:
         assert result.failure is not None, "a failed cell records its failure"
-        click.echo(
-            f"FAILED {result.spec.model} ({result.id}): {result.failure.kind}: {result.failure.message}", err=True
-        )
+        click.echo(f"FAILED {result.spec.model} ({result.id}): {result.failure.summary}", err=True)
     click.echo(f"leaderboard: {page}")
 
 

@@ -24,11 +24,11 @@ class TrainingConfig(BaseModel):
     epochs: int = Field(50, ge=1)
     batch_size: int = Field(128, ge=2)
     """Pairs per contrastive batch."""
-    learning_rate: float = Field(2e-5, gt=0)
-    weight_decay: float = Field(1e-4, ge=0)
+    learning_rate: float = Field(2e-5, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(1e-4, ge=0, allow_inf_nan=False)
     warmup: float = Field(0.1, ge=0, le=1)
     """Share of all steps in which the learning rate rises linearly; constant after."""
-    clip: float = Field(1.0, gt=0)
+    clip: float = Field(1.0, gt=0, allow_inf_nan=False)
     """Largest gradient norm."""
     rewordings: int = Field(4, ge=1)
     """Augmented texts per report; one of them is drawn per sample and step."""
@@ -49,8 +49,8 @@ class RunConfig(BaseModel):
     regimes: tuple[Regime, ...] = REGIMES
     augmentations: tuple[str, ...] = ("none",)
     heads: tuple[str, ...] = ("linear-256",)
-    seeds: tuple[int, ...] = (0,)
-    split_seed: int = 0
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    split_seed: int = Field(0, ge=0)
     scale: Scale = "paper"
     weights: str = "pretrained"
     """``pretrained``, ``random``, or the path of a state dict."""
@@ -114,6 +114,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 """``quick``: tiny untrained towers on a laptop. ``standard``: published weights. ``paper``: the whole study."""
 
 
+OPTIONS = {"regimes": "regime", "augmentations": "augmentation", "plugins": "plugin"}
+"""Setting -> its option on the command line, where the two differ."""
+
+
 def make_config(preset: str, file: Path | None, options: dict[str, Any]) -> RunConfig:
     """Lay the command line's options over a YAML file over a preset.
 
@@ -130,17 +134,30 @@ def make_config(preset: str, file: Path | None, options: dict[str, Any]) -> RunC
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        source = f"{file}: " if file is not None and where.split(".")[0] in values else ""
-        raise BadInput(f"{source}{where}: {first['msg'].removeprefix('Value error, ')}") from error
+        raise BadInput(_in_words(error, {} if file is None else values, options, file)) from error
+
+
+def _in_words(error: ValidationError, in_file: dict[str, Any], options: dict[str, Any], file: Path | None) -> str:
+    """What is wrong with the first wrong setting: where it was given, its value, and what it should be."""
+    first = error.errors()[0]
+    top = str(first["loc"][0])
+    if top in options:
+        place = f"option --{OPTIONS.get(top, top.replace('_', '-'))}"
+    else:
+        place = f"{file}: {top}" if top in in_file else top
+    # Neither the place in a list nor the branch of a union says more than the value does.
+    below = [str(part) for part in first["loc"][1:] if str(part).isidentifier()]
+    reasons = [each["msg"].removeprefix("Value error, ") for each in error.errors() if each["loc"][0] == top]
+    reason = ", or ".join(dict.fromkeys(reasons)).replace("valid tuple", "list")
+    given = "" if first["type"] in ("missing", "extra_forbidden") else f" (given: {first['input']!r})"
+    return f"{'.'.join([place, *below])}: {reason}{given}"
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BadInput(f"{file}: no such configuration file") from error
+    except OSError as error:
+        raise BadInput(f"{file} is not a configuration file that can be read ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):

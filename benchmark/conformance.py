@@ -57,7 +57,7 @@ def _judge(each: Check, subject: Naive | Encoder) -> Clause:
         return Clause(each.name, None, str(reason))
     except Broken as reason:
         return Clause(each.name, False, str(reason))
-    except Exception as error:  # noqa: BLE001 - foreign code may raise anything, and what it raises is the finding
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever foreign code raises is the finding
         return Clause(each.name, False, f"{type(error).__name__}: {error}")
 
 

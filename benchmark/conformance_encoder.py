@@ -125,6 +125,8 @@ def _encodes_images(subject: Encoder) -> str:
 
 def _encodes_texts(subject: Encoder) -> str:
     if not subject.reads_text:
+        if "text" in subject.entry.card.encodes:
+            raise Broken("encode_text refuses texts, and the card does not say so: encodes=('image',)")
         raise NotApplicable("the model has no text encoder")
     for texts in (subject.texts, HARD_TEXTS):
         _sound(subject.encode(subject.model, None, texts)["text"], len(texts), subject.model.text_dim)

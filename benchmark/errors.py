@@ -18,7 +18,7 @@ class UnsupportedModality(BenchmarkError):
 
 
 class BrokenModel(BenchmarkError):
-    """A model broke its contract: wrong shape or dtype, values that are not finite, state written in eval mode."""
+    """A model or augmentation broke its contract: another shape, type or number than promised, values not finite."""
 
 
 class TrainingDiverged(BenchmarkError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from benchmark.plan import Unit
@@ -19,32 +20,27 @@ def estimate(prepared: Prepared, units: Sequence[Unit]) -> dict[str, Any]:
     """Passes through frozen encoders, minutes and megabytes of the given units.
 
     Builds each model with random weights and times one batch on the run's device; evaluation and head training,
-    which are small beside it, are counted as one second a cell.
+    which are small beside it, are counted as one second a cell. Units that run side by side share the minutes. A
+    model that cannot be timed stands under ``unknown`` with the reason, and the rest is estimated without it.
     """
-    from benchmark import profile
-    from benchmark.embed import inference, pick_device, preprocessed
-    from benchmark.model import BuildRequest, VisionLanguageModel
+    from benchmark.embed import pick_device
+    from benchmark.workers import worker_count
 
     dataset, config = prepared.dataset, prepared.config
-    device = pick_device(config.device)
-    reports = sorted({r for r in dataset.reports or () if r is not None})
-    n_images, n_texts = len(set(dataset.pixel_hashes)), len(reports)
+    n_images, n_texts = len(set(dataset.pixel_hashes)), len({r for r in dataset.reports or () if r is not None})
     rates: dict[str, tuple[float, float, int]] = {}
+    unknown: dict[str, str] = {}
     total = {"image_passes": 0, "text_passes": 0, "minutes": 0.0, "megabytes": 0.0}
     for unit in units:
         total["minutes"] += len(unit.cells) / 60
         name = unit.candidate.registered.name
-        if unit.kind == "naive":
+        if unit.kind == "naive" or name in unknown:
             continue
-        if name not in rates:
-            request = BuildRequest(scale=config.scale, device=str(device), train_reports=tuple(reports))
-            model = unit.candidate.registered.entry.make(request)
-            assert isinstance(model, VisionLanguageModel), f"{name} is registered as an encoder and is not"
-            with inference(model):
-                pixels = next(preprocessed(model, dataset.pixels, [list(range(SAMPLE))], device=device))
-                image_s = 1 / profile.images_per_s(model, pixels, device=device)
-                text_s = 1 / profile.texts_per_s(model, reports[:SAMPLE], device=device) if reports else 0.0
-            rates[name] = (image_s, text_s, model.image_dim + model.text_dim)
+        try:
+            rates[name] = rates.get(name) or _rates(unit, prepared)
+        except Exception as error:  # noqa: BLE001 - a model may raise anything; it is shown, and fails in its run
+            unknown[name] = f"{type(error).__name__}: {error}"
+            continue
         image_s, text_s, width = rates[name]
         one_pass = n_images * image_s + n_texts * text_s
         if unit.kind == "full":
@@ -55,4 +51,28 @@ def estimate(prepared: Prepared, units: Sequence[Unit]) -> dict[str, Any]:
             total["text_passes"] += n_texts
             total["minutes"] += one_pass / 60
             total["megabytes"] += 4 * width * (n_images + n_texts) / 1e6
-    return total
+    side_by_side = max(1, min(worker_count(config, pick_device(config.device).type), len(units)))
+    return {**total, "minutes": total["minutes"] / side_by_side, "unknown": unknown}
+
+
+def _rates(unit: Unit, prepared: Prepared) -> tuple[float, float, int]:
+    """Seconds an image and seconds a text take (0 where none is encoded), and the width of both features."""
+    from benchmark import profile
+    from benchmark.embed import autocast, inference, pick_device, preprocessed
+    from benchmark.errors import UnsupportedModality
+    from benchmark.execute import make_encoder
+    from benchmark.model import BuildRequest
+
+    dataset, config = prepared.dataset, prepared.config
+    device = pick_device(config.device)
+    reports = sorted({r for i in prepared.split.train if dataset.reports and (r := dataset.reports[i]) is not None})
+    request = BuildRequest(scale=config.scale, device=str(device), train_reports=tuple(reports))
+    model = make_encoder(unit.candidate.registered, request)
+    first = list(range(min(SAMPLE, len(dataset))))
+    with inference(model), autocast(device, config.precision):
+        pixels = next(preprocessed(model, dataset.pixels, [first], device=device))
+        image_s, text_s = 1 / profile.images_per_s(model, pixels, device=device), 0.0
+        if reports:
+            with suppress(UnsupportedModality):  # an image-only model spends no time on texts
+                text_s = 1 / profile.texts_per_s(model, reports[:SAMPLE], device=device)
+    return image_s, text_s, model.image_dim + model.text_dim

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,18 +32,21 @@ from benchmark.config import RunConfig
 from benchmark.data.manifest import Dataset
 from benchmark.data.preprocess import picture
 from benchmark.data.split import Split
-from benchmark.embed import Extractor, inference, preprocessed, to_device
-from benchmark.errors import TrainingDiverged, UnsupportedModality
+from benchmark.embed import Extractor, autocast, inference, preprocessed, to_device
+from benchmark.errors import BrokenModel, TrainingDiverged, UnsupportedModality
 from benchmark.evaluate.protocol import Space, evaluate
 from benchmark.heads import ProjectionPair
-from benchmark.model import BuildRequest, Features, NaiveModel, VisionLanguageModel
+from benchmark.model import BuildRequest, Features, ModelEntry, NaiveModel, VisionLanguageModel
 from benchmark.plan import FROZEN, Unit
-from benchmark.registry import Registry
+from benchmark.registry import Registered, Registry
 from benchmark.result import CellResult, CellSpec, Failure, Profile, digest
 from benchmark.store import ArrayStore
 
 Stage = Callable[[str], Callable[[int, int], None]]
 """Called with the name of a stage that begins; gives the callback for its (done, total)."""
+
+TRACEBACK_LINES = 12
+"""Lines of a failure's traceback that are kept."""
 
 PREPARED_LIMIT = 2**30
 """Bytes of preprocessed training pictures kept in memory; beyond it they are prepared anew in each epoch."""
@@ -91,15 +95,15 @@ class Bench:
         """Multi-hot labels of the training pairs, (n_pairs, C)."""
         return multi_hot(self.dataset.labels[self.pairs], len(self.dataset.classes))
 
-    def rewordings(self, name: str) -> dict[str, list[str]]:
-        """Training report -> its rewordings under an augmentation; empty for ``none``."""
+    def rewordings(self, name: str, count: int) -> dict[str, list[str]]:
+        """Training report -> ``count`` rewordings of it under an augmentation; empty for ``none``."""
         if name == "none":
             return {}
         registered = self.registry.augmentation(name)
         return reword(
             registered.entry.build(),
             self.train_reports,
-            self.config.full_training.rewordings,
+            count,
             fingerprint=self.split.fingerprint,
             version=registered.entry.version,
         )
@@ -121,7 +125,8 @@ def execute(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
 def _naive(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
     """Features without an encoder, under the same standard probe as everything else."""
     model = unit.candidate.registered.entry.make(BuildRequest(seed=unit.seed))
-    assert isinstance(model, NaiveModel), f"{unit.name} is registered as naive and is not"
+    if not isinstance(model, NaiveModel):
+        raise BrokenModel(f"{unit.name} builds a {type(model).__name__}, which lacks 'card' or 'features'")
     stage("features")
     features = model.features(bench.dataset, bench.split.train).astype(np.float32)
     space = Space("pooled", features, None, None, aligned=False)
@@ -130,28 +135,37 @@ def _naive(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
 
 
 def _towers(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
-    """All frozen and heads cells of a model: one pass of its encoders, one batched training of heads."""
+    """All frozen and heads cells of a model: one pass of its encoders, one batched training of heads a text set."""
     profile.reset_peak_memory(bench.device)
     model = _build(unit, bench)
     extractor = Extractor(
         model, _weights_key(unit, bench), bench.store, device=bench.device, precision=bench.config.precision
     )
-    embedded = _embed(extractor, bench, _augmentations(unit), stage)
+    embedded = _embed(extractor, bench, stage)
     costs = _costs(model, bench, stage)
-    trained = _train_heads(unit, bench, model, embedded, stage)
     for variant, spec in unit.cells:
         if variant == FROZEN:
             spaces = [embedded.pooled(), *_released(model, embedded)]
             yield _evaluated(unit, spec, bench, spaces, costs, {}, stage)
+    for augmentation in sorted({variant.augmentation for variant, _ in unit.cells}):
+        wanted = [
+            (spec, HeadMember(variant.head, augmentation, spec.seed))
+            for variant, spec in unit.cells
+            if variant.regime == "heads" and variant.augmentation == augmentation
+        ]
+        try:
+            trained = _train_heads([member for _, member in wanted], augmentation, bench, extractor, embedded, stage)
+        except Exception as error:  # noqa: BLE001 - foreign objectives and augmentations cost their own rows alone
+            yield from (Finished(failed(unit, spec, bench.provenance, error), None) for spec, _ in wanted)
             continue
-        adapted, seconds = trained[spec.id]
-        if isinstance(adapted, TrainingDiverged):
-            yield Finished(failed(unit, spec, bench.provenance, adapted, ""), None)
-            continue
-        costs_here = replace_profile(costs, adapt_s=seconds, head_parameters=profile.parameters(adapted.pair))
-        yield _evaluated(
-            unit, spec, bench, [embedded.projected(adapted.pair)], costs_here, _training_record(adapted, bench), stage
-        )
+        for spec, member in wanted:
+            adapted, seconds = trained[member]
+            if isinstance(adapted, TrainingDiverged):
+                yield Finished(failed(unit, spec, bench.provenance, adapted), None)
+                continue
+            space = embedded.projected(adapted.pair)
+            costs_here = replace_profile(costs, adapt_s=seconds, head_parameters=profile.parameters(adapted.pair))
+            yield _evaluated(unit, spec, bench, [space], costs_here, _training_record(adapted, bench), stage)
 
 
 def _full(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
@@ -162,7 +176,7 @@ def _full(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
     start = time.perf_counter()
     adapted = train_full(
         model,
-        _pairs(model, bench, bench.rewordings(variant.augmentation)),
+        _pairs(model, bench, bench.rewordings(variant.augmentation, bench.config.full_training.rewordings)),
         variant.head,
         bench.config.full_training,
         seed=spec.seed,
@@ -176,7 +190,7 @@ def _full(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
     with tempfile.TemporaryDirectory() as folder:
         store = ArrayStore(Path(folder))
         extractor = Extractor(model, spec.id, store, device=bench.device, precision=bench.config.precision)
-        embedded = _embed(extractor, bench, (), stage)
+        embedded = _embed(extractor, bench, stage)
         costs = replace_profile(
             _costs(model, bench, stage), adapt_s=seconds, head_parameters=profile.parameters(adapted.pair)
         )
@@ -197,8 +211,21 @@ def _build(unit: Unit, bench: Bench) -> VisionLanguageModel:
         seed=unit.seed,
         train_reports=bench.train_reports,
     )
-    model = unit.candidate.registered.entry.make(request)
-    assert isinstance(model, VisionLanguageModel), f"{unit.name} is registered as an encoder and is not"
+    return make_encoder(unit.candidate.registered, request)
+
+
+def make_encoder(registered: Registered[ModelEntry], request: BuildRequest) -> VisionLanguageModel:
+    """Build a registered encoder.
+
+    Raises:
+        BrokenModel: where something else comes out.
+    """
+    model = registered.entry.make(request)
+    if not isinstance(model, VisionLanguageModel):
+        name = registered.name
+        raise BrokenModel(
+            f"{name} builds a {type(model).__name__}, which lacks part of the contract; 'check-model {name}' says what"
+        )
     return model
 
 
@@ -216,7 +243,7 @@ class _Embedded:
     image: NDArray[np.float32]
     """(n, d_I), in dataset order."""
     text_of: dict[str, NDArray[np.float32]] | None
-    """Text -> (d_T,): reports, prompts and rewordings; None where the model or the dataset has no text."""
+    """Text -> (d_T,): reports and prompts; None where the model or the dataset has no text."""
     reports: tuple[str | None, ...]
     prompts: dict[str, tuple[str, ...]]
 
@@ -243,13 +270,11 @@ class _Embedded:
         return Space("projected", pictures, texts if self.reports else None, prompts or None, aligned=True)
 
 
-def _embed(extractor: Extractor, bench: Bench, augmentations: Sequence[str], stage: Stage) -> _Embedded:
+def _embed(extractor: Extractor, bench: Bench, stage: Stage) -> _Embedded:
     dataset, batch = bench.dataset, bench.config.encode_batch
     image = extractor.images(dataset.pixels, dataset.pixel_hashes, batch=batch, progress=stage("encoding pictures"))
     prompts = dict(dataset.card.prompts)
     texts = dict.fromkeys([*bench.distinct_reports, *(s for sentences in prompts.values() for s in sentences)])
-    for name in augmentations:
-        texts.update(dict.fromkeys(t for options in bench.rewordings(name).values() for t in options))
     text_of = None
     if texts:
         try:
@@ -269,44 +294,51 @@ def _released(model: VisionLanguageModel, embedded: _Embedded) -> list[Space]:
         return [embedded._aligned(image, text)]
 
 
-def _augmentations(unit: Unit) -> list[str]:
-    return sorted({variant.augmentation for variant, _ in unit.cells} - {"none"})
-
-
 def _train_heads(
-    unit: Unit, bench: Bench, model: VisionLanguageModel, embedded: _Embedded, stage: Stage
-) -> dict[str, tuple[Adapted | TrainingDiverged, float]]:
-    """Cell id -> its trained heads, and its share of the time that training all of them together took."""
-    wanted = {spec.id: HeadMember(v.head, v.augmentation, spec.seed) for v, spec in unit.cells if v.regime == "heads"}
-    if not wanted:
+    members: Sequence[HeadMember],
+    augmentation: str,
+    bench: Bench,
+    extractor: Extractor,
+    embedded: _Embedded,
+    stage: Stage,
+) -> dict[HeadMember, tuple[Adapted | TrainingDiverged, float]]:
+    """Trained heads, and of each its share of the time that training all of them together took."""
+    if not members:
         return {}
     if embedded.text_of is None:
-        raise UnsupportedModality(f"{unit.name}: heads are trained on pairs, and this model encodes no text")
+        raise UnsupportedModality(
+            "heads are trained on pairs, and this model encodes no text; its card may say so, encodes=('image',)"
+        )
+    options = bench.rewordings(augmentation, bench.config.heads_training.rewordings)
+    reworded = list(dict.fromkeys(text for texts in options.values() for text in texts))
+    vectors = [np.stack(list(embedded.text_of.values()))]
+    if reworded:
+        encoding = stage("encoding rewordings")
+        vectors.append(extractor.texts(reworded, batch=bench.config.encode_batch, progress=encoding))
     row = {text: i for i, text in enumerate(embedded.text_of)}
-    reports = [bench.dataset.reports[i] for i in bench.pairs] if bench.dataset.reports else []
-    rewordings = {}
-    for name in _augmentations(unit):
-        options = bench.rewordings(name)
-        rewordings[name] = torch.tensor([[row[t] for t in options[r]] for r in reports if r is not None])
+    reworded_row = {text: len(row) + i for i, text in enumerate(reworded)}
+    reports = [r for i in bench.pairs if (r := (bench.dataset.reports or ())[i]) is not None]
     data = PairedFeatures(
         image=torch.from_numpy(embedded.image[bench.pairs]),
-        text=torch.from_numpy(np.stack(list(embedded.text_of.values()))),
-        report=torch.tensor([row[r] for r in reports if r is not None]),
-        rewordings=rewordings,
+        text=torch.from_numpy(np.concatenate(vectors)),
+        report=torch.tensor([row[r] for r in reports]),
+        rewordings={augmentation: torch.tensor([[reworded_row[t] for t in options[r]] for r in reports])}
+        if options
+        else {},
         labels=bench.labels,
     )
     start = time.perf_counter()
     trained = train_heads(
-        model,
+        extractor.model,
         data,
-        list(wanted.values()),
+        members,
         bench.config.heads_training,
         fingerprint=bench.split.fingerprint,
         device=bench.device,
         progress=stage("training heads"),
     )
-    share = (time.perf_counter() - start) / len(wanted)
-    return {cell: (trained[member], share) for cell, member in wanted.items()}
+    share = (time.perf_counter() - start) / len(members)
+    return {member: (trained[member], share) for member in members}
 
 
 def _pairs(model: VisionLanguageModel, bench: Bench, rewordings: dict[str, list[str]]) -> Pairs:
@@ -330,7 +362,7 @@ def _costs(model: VisionLanguageModel, bench: Bench, stage: Stage) -> Profile:
     """Rates on one batch of the dataset's own pictures and reports, and the size of the towers."""
     stage("measuring throughput")
     batch = min(bench.config.encode_batch, len(bench.dataset))
-    with inference(model):
+    with inference(model), autocast(bench.device, bench.config.precision):
         pixels = next(preprocessed(model, bench.dataset.pixels, [list(range(batch))], device=bench.device))
         images = profile.images_per_s(model, to_device(pixels, bench.device), device=bench.device)
         texts = float("nan")
@@ -385,8 +417,9 @@ def _evaluated(
     return Finished(result, evaluation.predictions)
 
 
-def failed(unit: Unit, spec: CellSpec, provenance: dict[str, Any], error: Exception, traceback_tail: str) -> CellResult:
+def failed(unit: Unit, spec: CellSpec, provenance: dict[str, Any], error: BaseException) -> CellResult:
     """The record of a cell that raised."""
+    tail = "".join(traceback.format_exception(error)[-TRACEBACK_LINES:])
     card = unit.candidate.registered.entry.card
     return CellResult(
         id=spec.id,
@@ -394,7 +427,7 @@ def failed(unit: Unit, spec: CellSpec, provenance: dict[str, Any], error: Except
         title=card.title,
         inputs=card.inputs,
         status="failed",
-        failure=Failure(kind=type(error).__name__, message=str(error), traceback_tail=traceback_tail),
+        failure=Failure(kind=type(error).__name__, message=str(error), traceback_tail=tail),
         provenance=provenance,
     )
 

@@ -85,6 +85,8 @@ class ModelCard(BaseModel):
     """Licence of the code that this entry runs."""
     inputs: tuple[Modality, ...]
     """What the classification score of a sample is computed from. Rows with other inputs answer another question."""
+    encodes: tuple[Modality, ...] = ("image", "text")
+    """What an encoder can encode. Without ``text`` there are no pairs to train on, and no zero-shot or retrieval."""
     training_data: str = ""
     """What the published weights were trained on, and whether labels of a benchmark's kind were among it."""
     weights: tuple[WeightSource, ...] = ()

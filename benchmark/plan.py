@@ -112,7 +112,9 @@ def plan(
     *,
     dataset: str,
     fingerprint: str,
+    content: str,
     has: Collection[Modality],
+    precision: str,
     rewordings: Mapping[str, str],
 ) -> Plan:
     """Lay out the units: naive rows first, then per model its frozen and heads cells, then each full training.
@@ -122,10 +124,20 @@ def plan(
         candidates: Models with their resolved weights.
         dataset: Its name, for readers.
         fingerprint: Of the split.
-        has: What the dataset holds.
+        content: Digest of reports, structured columns, class names and prompts.
+        has: What a model can learn from on this dataset.
+        precision: What ``auto`` comes to on the run's device.
         rewordings: Augmentation name -> version of its code, part of the id of the cells that use it.
     """
-    write = partial(_spec, config, rewordings=rewordings, dataset=dataset, fingerprint=fingerprint)
+    write = partial(
+        _spec,
+        config,
+        rewordings=rewordings,
+        dataset=dataset,
+        fingerprint=fingerprint,
+        content=content,
+        precision=precision,
+    )
     distinct, collapsed = variants(config)
     impossible: dict[str, str] = {}
     units: list[Unit] = []
@@ -171,11 +183,13 @@ def _same_as(variant: Variant) -> tuple[Variant, str]:
 def _why_impossible(entry: ModelEntry, variant: Variant, has: Collection[Modality]) -> str:
     lacking = [_WORDS[modality] for modality in entry.card.inputs if modality not in has]
     if lacking:
-        return f"it is scored from {' and '.join(lacking)}, and this dataset has none"
+        return f"it is scored from {' and '.join(lacking)}, and there are none to learn from"
     if variant.regime == "frozen":
         return ""
     if "text" not in has:
-        return "training pairs pictures with reports, and this dataset has no reports"
+        return "training pairs pictures with reports, and fewer than two training samples have one"
+    if "text" not in entry.card.encodes:
+        return "training pairs pictures with reports, and this model encodes no text"
     if variant.regime == "full" and not entry.trainable:
         return "this model passes no gradients to its towers"
     return ""
@@ -216,6 +230,8 @@ def _spec(
     rewordings: Mapping[str, str],
     dataset: str,
     fingerprint: str,
+    content: str,
+    precision: str,
 ) -> CellSpec:
     entry = candidate.registered.entry
     return CellSpec(
@@ -230,10 +246,11 @@ def _spec(
         seed=seed,
         dataset=dataset,
         split=fingerprint,
+        content=content,
         protocol={
             "evaluation": config.evaluation.model_dump(mode="json"),
             "training": training_protocol(config, variant, rewordings),
-            "precision": config.precision,
+            "precision": precision,
         },
         protocol_version=PROTOCOL_VERSION,
     )

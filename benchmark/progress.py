@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -13,6 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 Advance = Callable[[int, int], None]
 """Called with (done, total)."""
+
+LINE_EVERY_S = 20.0
+"""Without a terminal, how often a long stage says how far it is."""
 
 
 class Listener(Protocol):
@@ -29,11 +34,11 @@ class Listener(Protocol):
 
 
 class Reporter(AbstractContextManager["Reporter"]):
-    """A listener that shows units, and the stage of the unit under way, on a console."""
+    """The console of a run: a bar for all units, and a lane for each unit under way."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._live = Progress(
+        self.live = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -43,19 +48,18 @@ class Reporter(AbstractContextManager["Reporter"]):
             disable=not console.is_terminal,
         )
         self._units: TaskID | None = None
-        self._stage: TaskID | None = None
-        self._unit = ""
+        self._lanes: dict[int, Lane] = {}
         self._total = 0
         self._done = 0
 
     def __enter__(self) -> Self:
-        self._live.start()
+        self.live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._live.stop()
+        self.live.stop()
 
     def say(self, text: str) -> None:
         """Print one line above the bars."""
@@ -63,34 +67,60 @@ class Reporter(AbstractContextManager["Reporter"]):
 
     def expect(self, units: int) -> None:
         """Say how many units there are to do."""
-        self._end_stage()
         self._total = units
-        self._units = self._live.add_task("units", total=units)
+        self._units = self.live.add_task("units", total=units)
+
+    def lane(self, number: int = 0) -> Lane:
+        """The listener for one process's units; processes that work side by side have a lane each."""
+        return self._lanes.setdefault(number, Lane(self))
+
+    def count(self, unit: str, outcome: str, seconds: float) -> None:
+        """Print a line for a unit that is over."""
+        self._done += 1
+        if self._units is not None:
+            self.live.advance(self._units)
+        self.say(f"[{self._done}/{self._total}] {unit}: {outcome} ({seconds:.1f} s)")
+
+
+class Lane:
+    """A listener that shows the stage of one unit at a time."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._unit = ""
+        self._bar: TaskID | None = None
 
     def begin(self, unit: str) -> None:
         """Name the unit under way."""
         self._unit = unit
 
     def stage(self, name: str) -> Advance:
-        """Show a bar for a stage."""
-        self._end_stage()
+        """Show a bar for a stage; without a terminal, a line every now and then."""
+        self.clear()
         label = f"{self._unit}: {name}" if self._unit else name
-        stage = self._stage = self._live.add_task(f"  {escape(label)}", total=None)
+        live = self._reporter.live
+        bar = self._bar = live.add_task(f"  {escape(label)}", total=None)
+        start = said = time.monotonic()
 
         def advance(done: int, total: int) -> None:
-            self._live.update(stage, completed=done, total=total)
+            nonlocal said
+            live.update(bar, completed=done, total=total)
+            now = time.monotonic()
+            if live.disable and now - said >= LINE_EVERY_S and 0 < done < total:
+                said = now
+                left = timedelta(seconds=round((now - start) * (total - done) / done))
+                self._reporter.say(f"  {label} {done}/{total}, about {left} left")
 
         return advance
 
     def end(self, unit: str, outcome: str, seconds: float) -> None:
-        """Print a line for a unit that is over."""
-        self._end_stage()
-        self._done += 1
-        if self._units is not None:
-            self._live.advance(self._units)
-        self.say(f"[{self._done}/{self._total}] {unit}: {outcome} ({seconds:.1f} s)")
+        """Count the unit."""
+        self.clear()
+        self._unit = ""
+        self._reporter.count(unit, outcome, seconds)
 
-    def _end_stage(self) -> None:
-        if self._stage is not None:
-            self._live.remove_task(self._stage)
-            self._stage = None
+    def clear(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._reporter.live.remove_task(self._bar)
+            self._bar = None

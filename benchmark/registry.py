@@ -78,7 +78,7 @@ class _Shelf(Generic[Entry]):
         if not isinstance(entry, self.kind):
             problem = f"{points[0].value} is a {type(entry).__name__}, not a {self.kind.__name__}"
         else:
-            problem = self.problem(entry, name)
+            problem = _wrong_type(entry) or self.problem(entry, name)
         return f"{problem}; update or uninstall the distribution" if problem else entry
 
     def add_from_file(self, entry: Entry, provider: str, where: str) -> None:
@@ -87,6 +87,9 @@ class _Shelf(Generic[Entry]):
         Raises:
             BadInput: where the entry is malformed or its name is taken.
         """
+        problem = _wrong_type(entry)
+        if problem:
+            raise BadInput(f"{where}: {problem}")
         name = _name(entry)
         problem = self.problem(entry, name)
         if not problem and (name in self.usable or name in self.broken):
@@ -99,8 +102,6 @@ class _Shelf(Generic[Entry]):
     def problem(self, entry: Entry, name: str) -> str:
         """What is wrong with an entry, in words; nothing where it is sound."""
         if isinstance(entry, ModelEntry):
-            if not isinstance(entry.card, ModelCard):
-                return f"its card is a {type(entry.card).__name__}, not a ModelCard"
             if isinstance(entry.build, str) and not re.fullmatch(r"[\w.]+:\w+", entry.build):
                 return f"its build {entry.build!r} is not of the form 'module:function'"
             if entry.kind not in ("encoder", "naive"):
@@ -210,6 +211,15 @@ class Registry:
 
 def _name(entry: ModelEntry | AugmentationEntry) -> str:
     return entry.card.name if isinstance(entry, ModelEntry) else entry.name
+
+
+def _wrong_type(entry: ModelEntry | AugmentationEntry) -> str:
+    """What in an entry is of another type than it must be to be called by name; nothing where all is well."""
+    if isinstance(entry, ModelEntry) and not isinstance(entry.card, ModelCard):
+        return f"its card is a {type(entry.card).__name__}, not a ModelCard"
+    if isinstance(entry, AugmentationEntry) and not isinstance(entry.name, str):
+        return f"its name is a {type(entry.name).__name__}, not a string"
+    return ""
 
 
 def _provider(point: EntryPoint) -> str:

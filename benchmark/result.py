@@ -97,6 +97,12 @@ class Failure(_Record):
     message: str
     traceback_tail: str
 
+    @property
+    def summary(self) -> str:
+        """The kind, and the first line of the message where there is one."""
+        line = next(iter(self.message.splitlines()), "")
+        return f"{self.kind}: {line}" if line else self.kind
+
 
 class CellSpec(_Record):
     """The whole specification of a cell; its hash is the cell's id, file name and resume key."""
@@ -116,6 +122,8 @@ class CellSpec(_Record):
     """Name of the dataset, for readers."""
     split: str
     """Fingerprint of samples, patients, split, labels and pixels."""
+    content: str
+    """Digest of what else is read: reports, structured columns, class names, prompts."""
     protocol: dict[str, Any]
     """Training and evaluation settings that change numbers."""
     protocol_version: str = PROTOCOL_VERSION

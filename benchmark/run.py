@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -46,13 +46,21 @@ if TYPE_CHECKING:
 
 Record = TypeVar("Record", CellResult, RunRecord)
 
-TRACEBACK_LINES = 12
-"""Lines of a failure's traceback that are kept."""
-
 TINY_THREADS = 1
 """Threads of a process at ``tiny`` scale. Its layers are too small to share out: four threads train hardly faster than
 one, and far slower where anything else runs. Units run side by side instead, with the same bits on any number of cores.
 """
+
+
+DIED = "its process died without a word; the system may have run out of memory"
+
+
+class ProcessDied(RuntimeError):
+    """A worker died while it worked on a unit."""
+
+
+class Damaged(BadInput):
+    """A file of the run folder is not what was written there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +102,8 @@ def prepare(config: RunConfig, registry: Registry, reporter: Reporter) -> Prepar
         BadInput: for anything in the command, the data or the plug-ins that cannot be used.
         MissingWeights: where published weights were asked for and are not on this machine.
     """
+    from benchmark.embed import pick_device, resolve_precision
+
     candidates = _candidates(config, registry)
     versions = {name: registry.augmentation(name) for name in config.augmentations if name != "none"}
     runs = config.out.parent if config.out else Path("runs")
@@ -106,7 +116,9 @@ def prepare(config: RunConfig, registry: Registry, reporter: Reporter) -> Prepar
         candidates,
         dataset=dataset.card.name,
         fingerprint=split.fingerprint,
-        has=_modalities(dataset),
+        content=dataset.content,
+        has=_modalities(dataset, split),
+        precision=resolve_precision(pick_device(config.device), config.precision),
         rewordings={name: f"{r.provider}/{r.entry.version}" for name, r in versions.items()},
     )
     return Prepared(config, registry, dataset, split, audit(dataset, split), planned, out, cache)
@@ -126,9 +138,10 @@ def _candidates(config: RunConfig, registry: Registry) -> list[Candidate]:
     return candidates
 
 
-def _modalities(dataset: Dataset) -> list[Modality]:
+def _modalities(dataset: Dataset, split: Split) -> list[Modality]:
+    """What can be learned from: reports count where at least two training samples have one."""
     has: list[Modality] = ["image"]
-    if dataset.reports is not None:
+    if dataset.reports is not None and sum(dataset.reports[i] is not None for i in split.train) >= 2:
         has.append("text")
     if dataset.structured is not None:
         has.append("structured")
@@ -146,7 +159,7 @@ def _dataset(config: RunConfig, cache: Path, reporter: Reporter) -> Dataset:
         config.data,
         cache=cache / "pixels",
         allow_exclusions=config.allow_exclusions,
-        progress=reporter.stage("decoding pictures"),
+        progress=reporter.lane().stage("decoding pictures"),
     )
 
 
@@ -169,33 +182,46 @@ def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outco
         folder.forget(prepared.plan)
     at_a_time = worker_count(prepared.config, device.type)
     record = folder.begin(_record(prepared, provenance(device, at_a_time)))
+    others = folder.finished_cells() - set(record.cells)
+    if others:
+        reporter.say(
+            f"{len(others)} finished rows of other commands in {prepared.out} are kept, and are not on this page: "
+            "name their models and settings in one command to see them together"
+        )
     pending = [unit for unit in prepared.plan.units if not folder.finished(unit)]
     kept = len(prepared.plan.units) - len(pending)
     if kept:
         reporter.say(f"{kept} of {len(prepared.plan.units)} units are finished already and are kept")
     workers = min(at_a_time, len(pending))
+    session = f"{os.getpid()} {time.time_ns()}"
     reporter.expect(len(pending))
     try:
         if workers <= 1:
-            work(prepared, reporter)
+            work(prepared, session, reporter.lane())
         else:
             reporter.say(f"{len(pending)} units, {workers} at a time")
-            run_workers(prepared.config, workers, reporter)
+            run_workers(prepared.config, workers, len(pending), session, reporter)
     except KeyboardInterrupt:
         folder.write_record(record.model_copy(update={"status": "interrupted"}))
         raise
     for unit in prepared.plan.units:
         for _, spec in unit.cells:
             if folder.read(spec.id) is None:  # every worker is gone, and none of them lived to say why
-                gone = RuntimeError("its process died without a word; the system may have run out of memory")
-                folder.write(failed(unit, spec, record.provenance, gone, ""), None)
+                folder.write(failed(unit, spec, record.provenance, ProcessDied(DIED)), None)
     record = record.model_copy(update={"status": "done"})
     folder.write_record(record)
     return Outcome(prepared.out, record, tuple(folder.results(record)))
 
 
-def work(prepared: Prepared, listener: Listener) -> None:
-    """Run the units that nobody else is working on, one after another, in this process."""
+def work(prepared: Prepared, session: str, listener: Listener) -> None:
+    """Run the units that nobody else is working on, one after another, in this process.
+
+    Args:
+        prepared: the run.
+        session: names one start of the command, with all its workers. A unit that a dead worker of this session
+            had begun is not begun again, for it would most likely kill this process too; another session may try.
+        listener: told of units and stages.
+    """
     from benchmark.execute import Bench, execute, failed
     from benchmark.provenance import provenance
 
@@ -216,13 +242,13 @@ def work(prepared: Prepared, listener: Listener) -> None:
         start = time.perf_counter()
         todo = replace(unit, cells=tuple(cell for cell in unit.cells if not folder.has(cell[1].id)))
         try:
-            for finished in execute(todo, bench, listener.stage):
-                folder.write(finished.result, finished.predictions)
-        except Exception as error:  # noqa: BLE001 - the one place where a unit's failure stays in its unit
-            tail = "".join(traceback.format_exception(error)[-TRACEBACK_LINES:])
+            with folder.attempt(unit, session):
+                for finished in execute(todo, bench, listener.stage):
+                    folder.write(finished.result, finished.predictions)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - here a unit's failure stays in its unit
             for _, spec in unit.cells:
                 if not folder.has(spec.id):
-                    folder.write(failed(unit, spec, bench.provenance, error, tail), None)
+                    folder.write(failed(unit, spec, bench.provenance, error), None)
         listener.end(unit.name, _outcome(folder, unit), time.perf_counter() - start)
 
 
@@ -258,7 +284,7 @@ def _outcome(folder: RunFolder, unit: Unit) -> str:
         return "done"
     failure = failures[0].failure
     assert failure is not None, "a failed cell records its failure"
-    return f"FAILED, {len(failures)} of {len(unit.cells)} cells: {failure.kind}: {failure.message.splitlines()[0]}"
+    return f"FAILED, {len(failures)} of {len(unit.cells)} cells: {failure.summary}"
 
 
 # --------------------------------------------------------------------------------------------- files
@@ -272,9 +298,8 @@ class RunFolder:
 
     def begin(self, record: RunRecord) -> RunRecord:
         """Write ``run.json``; a run that is resumed keeps the time it was first started."""
-        file = self.path / "run.json"
-        if file.exists():
-            before = read_record(self.path)
+        before = self._before()
+        if before is not None:
             if before.split.fingerprint != record.split.fingerprint:
                 raise BadInput(
                     f"{self.path} holds a run on another dataset or split ({before.dataset.name}, "
@@ -283,6 +308,12 @@ class RunFolder:
             record = record.model_copy(update={"started": before.started})
         self.write_record(record)
         return record
+
+    def _before(self) -> RunRecord | None:
+        try:
+            return read_record(self.path) if (self.path / "run.json").exists() else None
+        except Damaged:  # it says what was planned, which is known again; the cells are files of their own
+            return None
 
     def write_record(self, record: RunRecord) -> None:
         """Replace ``run.json``."""
@@ -300,7 +331,8 @@ class RunFolder:
         """The result of a cell, or None where there is none yet.
 
         Raises:
-            BadInput: where the file was written by a newer version, or changed by hand.
+            Damaged: where the file is not what this version wrote.
+            BadInput: where a newer version wrote it.
         """
         file = self._cell(cell)
         if not file.exists():
@@ -308,9 +340,16 @@ class RunFolder:
         return _parse(CellResult, file)
 
     def has(self, cell: str) -> bool:
-        """Whether a cell is done; a failed one is not, and is run again."""
-        result = self.read(cell)
+        """Whether a cell is done; a failed or damaged one is not, and is run again."""
+        try:
+            result = self.read(cell)
+        except Damaged:
+            return False
         return result is not None and result.status == "done"
+
+    def finished_cells(self) -> set[str]:
+        """Ids of all cells in the folder, of whatever command."""
+        return {file.stem for file in (self.path / "cells").glob("*.json")}
 
     def finished(self, unit: Unit) -> bool:
         """Whether all cells of a unit are done."""
@@ -328,6 +367,23 @@ class RunFolder:
         for spec in planned.specs:
             self._cell(spec.id).unlink(missing_ok=True)
             (self.path / "predictions" / f"{spec.id}.parquet").unlink(missing_ok=True)
+
+    @contextmanager
+    def attempt(self, unit: Unit, session: str) -> Iterator[None]:
+        """Leave a mark while a unit is worked on, which stays where the process dies.
+
+        Raises:
+            ProcessDied: where the mark of this session is there already.
+        """
+        mark = self.path / "locks" / f"{unit.id}.attempt"
+        if mark.exists() and mark.read_text(encoding="utf-8") == session:
+            mark.unlink()
+            raise ProcessDied(DIED)
+        write_atomically(mark, session.encode())
+        try:
+            yield
+        finally:
+            mark.unlink()
 
     @contextmanager
     def claim(self, unit: Unit, *, wait: bool) -> Iterator[bool]:
@@ -372,8 +428,9 @@ def _parse(kind: type[Record], file: Path) -> Record:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise BadInput(
-            f"{file}: not a result of this version ({where or 'file'}: {first['msg']}); run again with --fresh"
+        raise Damaged(
+            f"{file}: not a result of this version ({where or 'file'}: {first['msg']}); "
+            "the command that wrote it, given again, writes it anew"
         ) from error
     if record.schema_version > SCHEMA_VERSION:
         raise BadInput(f"{file}: written by a newer version (schema {record.schema_version}); update this program")
@@ -388,7 +445,8 @@ def _record(prepared: Prepared, provenance: dict[str, object]) -> RunRecord:
     return RunRecord(
         name=prepared.out.name,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
-        config=prepared.config.model_dump(mode="json", exclude={"out", "cache", "weights_dir", "data", "plugins"}),
+        config=prepared.config.model_dump(mode="json", exclude={"out", "cache", "weights_dir", "data", "plugins"})
+        | {"weights": _weights_word(prepared.config.weights)},
         dataset=DatasetRecord(
             name=card.name,
             task=card.task,
@@ -417,6 +475,11 @@ def _record(prepared: Prepared, provenance: dict[str, object]) -> RunRecord:
         impossible=prepared.plan.impossible,
         provenance=provenance,
     )
+
+
+def _weights_word(weights: str) -> str:
+    """``pretrained``, ``random`` or ``file``: a path of this machine is nobody else's business."""
+    return weights if weights in ("pretrained", "random") else "file"
 
 
 def _class_counts(dataset: Dataset, rows: NDArray[np.int64]) -> dict[str, int]:

@@ -10,15 +10,19 @@ import threading
 import time
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
+from typing import Any
 
 from benchmark.config import RunConfig
-from benchmark.progress import Advance, Listener
+from benchmark.progress import Advance, Reporter
 
-Message = tuple[str, str, float]
-"""Unit, outcome, seconds."""
+Message = tuple[int, str, tuple[Any, ...]]
+"""Process id of the worker, what it reports (a method of its lane, or ``advance``), and the arguments."""
 
 HEARTBEAT_S = 0.5
 """How often the parent looks after its workers, and a worker whether its parent is still there."""
+
+ADVANCE_EVERY_S = 0.2
+"""How often a worker says how far a stage is."""
 
 
 def worker_count(config: RunConfig, device: str) -> int:
@@ -30,69 +34,98 @@ def worker_count(config: RunConfig, device: str) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_workers(config: RunConfig, count: int, listener: Listener) -> None:
+def run_workers(config: RunConfig, count: int, units: int, session: str, reporter: Reporter) -> None:
     """Work on a run in ``count`` processes; returns when all of them have ended, however they ended.
 
-    A worker that dies drops the lock of its unit, and another takes the unit up. On an interruption all workers are
-    killed: what they had finished is on disk.
+    A worker that dies drops the lock of its unit; whoever takes the unit up next finds that this session tried it
+    already, and records the failure. A new worker takes the dead one's place, at most ``units`` times. On an
+    interruption all workers are killed: what they had finished is on disk.
     """
     # A fresh interpreter per worker: a fork would copy thread pools and devices in whatever state they are.
     context = multiprocessing.get_context("spawn")
     messages: Queue[Message] = context.Queue()
-    workers: list[BaseProcess] = [
-        context.Process(target=_worker, args=(config, messages, os.getpid()), daemon=True) for _ in range(count)
-    ]
-    for worker in workers:
+
+    def start() -> BaseProcess:
+        worker = context.Process(target=_worker, args=(config, session, messages, os.getpid()), daemon=True)
         worker.start()
+        return worker
+
+    advances: dict[int, Advance] = {}
+    workers = [start() for _ in range(count)]
+    replaced = 0
     try:
-        while any(worker.is_alive() for worker in workers):
-            _pass_on(messages, listener, HEARTBEAT_S)
-        _pass_on(messages, listener, 0.0)
+        while workers:
+            _pass_on(messages, reporter, advances, HEARTBEAT_S)
+            for worker in [worker for worker in workers if not worker.is_alive()]:
+                workers.remove(worker)
+                reporter.lane(worker.pid or 0).clear()
+                if worker.exitcode != 0 and replaced < units:
+                    replaced += 1
+                    workers.append(start())
+        _pass_on(messages, reporter, advances, 0.0)
     except KeyboardInterrupt:
         for worker in workers:
             worker.kill()
         raise
 
 
-def _pass_on(messages: Queue[Message], listener: Listener, wait_s: float) -> None:
+def _pass_on(messages: Queue[Message], reporter: Reporter, advances: dict[int, Advance], wait_s: float) -> None:
     try:
         while True:
-            listener.end(*messages.get(timeout=wait_s))
+            worker, report, arguments = messages.get(timeout=wait_s)
+            if report == "advance":
+                advances[worker](*arguments)
+            elif report == "stage":
+                advances[worker] = reporter.lane(worker).stage(*arguments)
+            else:
+                getattr(reporter.lane(worker), report)(*arguments)
     except queue.Empty:
         return
 
 
 class _Sender:
-    """The listener inside a worker: only the end of a unit is worth a message."""
+    """The listener inside a worker: passes everything on to the parent's lane, how far a stage is only so often."""
 
     def __init__(self, messages: Queue[Message]) -> None:
         self._messages = messages
 
     def begin(self, unit: str) -> None:
-        """Say nothing."""
+        """Send the unit's name."""
+        self._send("begin", unit)
 
-    def stage(self, name: str) -> Advance:  # noqa: ARG002 - a listener's signature
-        """Say nothing."""
-        return lambda _done, _total: None
+    def stage(self, name: str) -> Advance:
+        """Send the stage's name."""
+        self._send("stage", name)
+        sent = 0.0
+
+        def advance(done: int, total: int) -> None:
+            nonlocal sent
+            if time.monotonic() - sent >= ADVANCE_EVERY_S or done == total:
+                sent = time.monotonic()
+                self._send("advance", done, total)
+
+        return advance
 
     def end(self, unit: str, outcome: str, seconds: float) -> None:
-        """Send the message."""
-        self._messages.put((unit, outcome, seconds))
+        """Send the outcome."""
+        self._send("end", unit, outcome, seconds)
+
+    def _send(self, report: str, *arguments: Any) -> None:  # noqa: ANN401 - the arguments of a listener's methods
+        self._messages.put((os.getpid(), report, arguments))
 
 
-def _worker(config: RunConfig, messages: Queue[Message], parent: int) -> None:
+def _worker(config: RunConfig, session: str, messages: Queue[Message], parent: int) -> None:
     """Prepare the run anew in this process, and work."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
     from rich.console import Console
 
-    from benchmark.progress import Reporter
     from benchmark.registry import Registry
     from benchmark.run import prepare, work
 
     prepared = prepare(config, Registry.load(config.plugins), Reporter(Console(quiet=True)))
-    work(prepared, _Sender(messages))
+    work(prepared, session, _Sender(messages))
 
 
 def _end_with(parent: int) -> None:

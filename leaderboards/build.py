@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from benchmark.result import SCHEMA_VERSION, CellResult, RunRecord, tidy, write_
 from leaderboards import columns, figures
 from leaderboards.view import Page, Row, make_page
 
+ABSOLUTE_PATH = re.compile(r"""(?<![\w./:])(?:[A-Za-z]:)?(?:[\\/][^\s\\/:;,'"]+){2,}""")
 STATIC = Path(__file__).with_name("static")
 
 
@@ -28,7 +30,7 @@ class Export(BaseModel):
     schema_version: int = SCHEMA_VERSION
     run: RunRecord
     cells: list[CellResult]
-    """In the order of the plan; tracebacks, which name local paths, stay in the run folder."""
+    """In the order of the plan; tracebacks, and the folders that messages name, stay in the run folder."""
 
 
 def build(run: RunRecord, results: Sequence[CellResult], out: Path) -> Path:
@@ -38,12 +40,21 @@ def build(run: RunRecord, results: Sequence[CellResult], out: Path) -> Path:
         The path of ``index.html``.
     """
     place = {cell: i for i, cell in enumerate(run.cells)}
-    ordered = sorted(results, key=lambda result: (place.get(result.id, len(place)), result.id))
+    ordered = [_public(r) for r in sorted(results, key=lambda result: (place.get(result.id, len(place)), result.id))]
     write_atomically(out / "leaderboard.csv", tidy(ordered).to_csv(index=False, lineterminator="\n").encode())
     write_atomically(out / "leaderboard.json", _json(run, ordered).encode())
     index = out / "index.html"
     write_atomically(index, render(make_page(run, ordered)).encode())
     return index
+
+
+def _public(result: CellResult) -> CellResult:
+    """The result with nothing of this machine in its failure: no traceback, and of paths only the last part."""
+    if result.failure is None:
+        return result
+    message = ABSOLUTE_PATH.sub(lambda path: re.split(r"[\\/]", path[0])[-1], result.failure.message)
+    failure = result.failure.model_copy(update={"message": message, "traceback_tail": ""})
+    return result.model_copy(update={"failure": failure})
 
 
 def render(page: Page) -> str:
@@ -86,5 +97,4 @@ def _point(row: Row) -> figures.Point:
 
 
 def _json(run: RunRecord, results: list[CellResult]) -> str:
-    hidden = {"cells": {"__all__": {"failure": {"traceback_tail"}}}}
-    return Export(run=run, cells=results).model_dump_json(indent=1, exclude=hidden) + "\n"
+    return Export(run=run, cells=results).model_dump_json(indent=1) + "\n"

@@ -26,11 +26,20 @@ def test_options_win_over_the_file_and_the_file_over_the_preset(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"regimes": ["thawed"]}, "regimes.0: Input should be 'frozen', 'heads' or 'full'"),
+        ({"regimes": ["thawed"]}, r"option --regime: Input should be 'frozen', 'heads' or 'full' \(given: 'thawed'\)"),
         ({"heads": ["conv-3"]}, "unknown head 'conv-3'"),
-        ({"seeds": ["x"]}, "seeds.0: Input should be a valid integer"),
+        ({"seeds": ["x"]}, r"option --seeds: Input should be a valid integer.* \(given: 'x'\)"),
+        ({"seeds": [-1]}, r"option --seeds: Input should be greater than or equal to 0 \(given: -1\)"),
+        ({"split_seed": -1}, "greater than or equal to 0"),
+        ({"workers": -2}, r"--workers: Input should be 'auto', or Input should be greater than .* \(given: -2\)"),
+        (
+            {"full_training": {"learning_rate": float("inf")}},
+            "option --full-training.learning_rate: Input should be a finite",
+        ),
+        ({"evaluation": {"evaluators": ["knn"]}}, "evaluation.evaluators: must include probe_standard"),
+        ({"models": "majority"}, r"models: Input should be a list \(given: 'majority'\)"),
         ({"models": []}, "models: needs at least one value"),
-        ({"full_training": {"epoch": 3}}, "full_training.epoch: Extra inputs are not permitted"),
+        ({"full_training": {"epoch": 3}}, "option --full-training.epoch: Extra inputs are not permitted"),
     ],
 )
 def test_a_wrong_value_is_named(options: dict[str, object], message: str) -> None:
@@ -52,5 +61,5 @@ def test_a_file_that_is_no_mapping_is_named(content: str, tmp_path: Path) -> Non
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no such configuration file"):
+    with pytest.raises(BadInput, match=r"none\.yaml is not a configuration file that can be read \(No such file"):
         make_config("quick", tmp_path / "none.yaml", {})

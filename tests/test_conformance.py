@@ -309,6 +309,10 @@ class ImageOnly(Sound):
         raise UnsupportedModality("no text encoder")
 
 
+class SaysSo(ImageOnly):
+    card = CARD.model_copy(update={"encodes": ("image",)})
+
+
 class PlainObject:
     """Not an nn.Module, as an adapter around another framework's model would be."""
 
@@ -424,9 +428,13 @@ def test_what_rests_on_a_failed_clause_is_not_checked_and_says_so():
 
 
 def test_image_only_model_has_no_text_clauses_and_is_not_failed_for_it():
-    found = verdicts(ModelEntry(CARD, ImageOnly))
+    found = verdicts(ModelEntry(SaysSo.card, SaysSo))
     assert {name for name, passed in found.items() if passed is None} == {"text features", "gradient flow", "objective"}
     assert False not in found.values()
+
+
+def test_image_only_model_must_say_so_on_its_card():
+    assert "encodes=('image',)" in failed(ModelEntry(CARD, ImageOnly))["text features"]
 
 
 def test_frozen_adapter_around_a_plain_object_has_no_state_clauses():

@@ -19,6 +19,8 @@ def planned(
     models: tuple[str, ...] = ("toy",),
     has: tuple[Modality, ...] = ("image", "text", "structured"),
     fingerprint: str = "f",
+    content: str = "c",
+    precision: str = "fp32",
     **options: object,
 ) -> Plan:
     config = make_config("quick", None, {**AXES, "plugins": [toy_file], **options})
@@ -32,7 +34,9 @@ def planned(
         candidates,
         dataset="d",
         fingerprint=fingerprint,
+        content=content,
         has=has,
+        precision=precision,
         rewordings={"eda": "1"},
     )
 
@@ -71,14 +75,14 @@ def test_without_reports_only_frozen_rows_are_left_and_the_plan_says_why(toy_fil
     result = planned(toy_file, has=("image",))
     assert [variant for unit in result.units for variant, _ in unit.cells] == [FROZEN]
     assert result.impossible
-    assert all("no reports" in why for why in result.impossible.values())
+    assert all("fewer than two training samples have one" in why for why in result.impossible.values())
 
 
 @pytest.mark.parametrize(("row", "lacks"), [("tfidf-report", "reports"), ("metadata-only", "structured columns")])
 def test_a_naive_row_whose_input_is_absent_is_left_out_by_name(toy_file: Path, row: str, lacks: str) -> None:
     result = planned(toy_file, models=(row,), has=("image",))
     assert result.units == ()
-    assert list(result.impossible.values()) == [f"it is scored from {lacks}, and this dataset has none"]
+    assert list(result.impossible.values()) == [f"it is scored from {lacks}, and there are none to learn from"]
 
 
 def test_a_model_without_gradients_has_no_full_regime(toy_file: Path) -> None:
@@ -93,7 +97,8 @@ def test_a_model_without_gradients_has_no_full_regime(toy_file: Path) -> None:
         {"fingerprint": "g"},
         {"full_training": {"epochs": 3}},
         {"evaluation": {"replicates": 7}},
-        {"precision": "fp32"},
+        {"precision": "bf16"},
+        {"content": "d"},
     ],
 )
 def test_whatever_changes_the_numbers_changes_the_id(toy_file: Path, changed: dict[str, object]) -> None:

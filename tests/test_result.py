@@ -28,6 +28,7 @@ def spec(**changes: object) -> CellSpec:
         "seed": 0,
         "dataset": "d",
         "split": "f",
+        "content": "c",
         "protocol": {},
     }
     return CellSpec.model_validate({**values, **changes})
@@ -40,7 +41,15 @@ def test_a_digest_does_not_depend_on_the_order_of_keys(value: dict[str, object])
 
 @pytest.mark.parametrize(
     "change",
-    [{"model": "n"}, {"seed": 1}, {"regime": "full"}, {"split": "g"}, {"protocol": {"a": 1}}, {"weights": "x"}],
+    [
+        {"model": "n"},
+        {"seed": 1},
+        {"regime": "full"},
+        {"split": "g"},
+        {"content": "d"},
+        {"protocol": {"a": 1}},
+        {"weights": "x"},
+    ],
 )
 def test_every_part_of_the_specification_is_in_the_id(change: dict[str, object]) -> None:
     assert spec().id != spec(**change).id

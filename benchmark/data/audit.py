@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import fisher_exact
 
 from benchmark.data.manifest import Dataset
 from benchmark.data.split import Split
@@ -22,6 +23,9 @@ _Key = TypeVar("_Key", int, str)
 
 EXAMPLES = 20
 """Rows that a finding names at most."""
+
+CLEAR, TELLING = 0.001, 0.1
+"""Fisher's p below which, and difference of shares from which, the absence of a report is said to tell the label."""
 
 ENOUGH_PATIENTS = 10
 """Patients of a class in the test part below which its figures are mostly noise."""
@@ -168,10 +172,33 @@ def rows_without_report(case: Case) -> Found | None:
         return None
     return Found(
         "note",
-        f"{_count(len(positions), 'row has', 'rows have')} no report: the image task counts them, training on text, "
-        "text rows and retrieval leave them out",
+        f"{_count(len(positions), 'row has', 'rows have')} no report: the image task counts them, training on "
+        "text and retrieval leave them out, and rows scored from text take them as empty",
         "add the reports, or set 'require_report: true' in the card to refuse such rows",
         case.rows(positions),
+    )
+
+
+def telling_absence(case: Case) -> Found | None:
+    """Find that whether a row has a report goes with its label, so that no word need be read to guess it."""
+    dataset = case.dataset
+    absent = np.array([report is None for report in dataset.reports or ()], dtype=bool)
+    if not absent.any() or absent.all():
+        return None
+    shares = {}
+    for name, members in _classes(dataset):
+        table = np.array([[(absent & where).sum(), (~absent & where).sum()] for where in (members, ~members)])
+        inside, outside = table[:, 0] / table.sum(axis=1).clip(min=1)
+        if inside - outside >= TELLING and fisher_exact(table).pvalue < CLEAR:
+            shares[name] = f"{name!r} {inside:.0%}, the others {outside:.0%}"
+    if not shares:
+        return None
+    return Found(
+        "warning",
+        f"whether there is a report goes with the label (share of rows without one: {'; '.join(shares.values())}): "
+        "what is scored from text may score its absence",
+        "set 'require_report: true' in the card, or read text rows with this in mind",
+        count=int(absent.sum()),
     )
 
 
@@ -249,6 +276,7 @@ CHECKS: dict[str, Callable[[Case], Found | None]] = {
     "LB013": excluded_rows,
     "LB014": empty_columns,
     "LB015": validation_from_training,
+    "LB016": telling_absence,
 }
 """Code, which never changes its meaning, to check."""
 

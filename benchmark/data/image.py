@@ -65,9 +65,9 @@ def decode(reference: str, root: Path) -> Pixels:
     Raises:
         BadInput: where it is missing, outside the root, damaged, cut off, too large or not a picture.
     """
-    name, fragment = _split(reference)
+    name, fragment = split_reference(reference)
     try:
-        return read(_locate(name, root), fragment)
+        return read(locate(name, root), fragment)
     except BadInput as error:
         raise BadInput(f"{reference}: {error}") from error
 
@@ -80,7 +80,7 @@ def decode_all(
     A picture's key is the digest of its file's bytes with the fragment, so a changed file is decoded anew and a moved
     one is not. What cannot be decoded is never cached.
     """
-    parts = [_split(reference) for reference in references]
+    parts = [split_reference(reference) for reference in references]
     digests = _digests([name for name, _ in parts], root)
     keys = [_key(digests[name], fragment) for name, fragment in parts]
     part_of = dict(zip(reversed(keys), reversed(parts), strict=True))
@@ -126,7 +126,7 @@ def _decode_missing(
 
     def work(part: tuple[str, str | None]) -> tuple[Pixels, str]:
         name, fragment = part
-        pixels = read(_locate(name, root), fragment)
+        pixels = read(locate(name, root), fragment)
         return pixels, pixel_hash(pixels)
 
     failed: dict[str, BadInput] = {}
@@ -187,13 +187,13 @@ def _counted(
 # --------------------------------------------------------------------------------------------- references
 
 
-def _split(reference: str) -> tuple[str, str | None]:
-    # the brackets tell a fragment from a file name with a hash sign in it
+def split_reference(reference: str) -> tuple[str, str | None]:
+    """The file's name and the fragment; the brackets tell a fragment from a file name with a hash sign in it."""
     match = re.fullmatch(r"(.*)#([^#/]+\[\d+\])", reference)
     return (match[1], match[2]) if match else (reference, None)
 
 
-def _locate(name: str, root: Path) -> Path:
+def locate(name: str, root: Path) -> Path:
     """The file of a name, for certain inside the root, symbolic links followed."""
     if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
         raise BadInput("may leave the image root; write the path relative to it, without '..'")
@@ -201,7 +201,9 @@ def _locate(name: str, root: Path) -> Path:
         path = (root / name).resolve()
         inside, is_file = path.is_relative_to(root.resolve()), path.is_file()
     except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL in it, links in a circle
-        raise BadInput(f"is not a usable path ({error}); correct it") from error
+        # The system's own words may hold the whole path, and what is said here may be published.
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise BadInput(f"is not a usable path ({why}); correct it") from error
     if not inside:
         raise BadInput("is a link that leaves the image root; put the file itself there")
     if not is_file:
@@ -212,7 +214,7 @@ def _locate(name: str, root: Path) -> Path:
 def _digests(names: Sequence[str], root: Path) -> dict[str, str | BadInput]:
     """Digest of each distinct file's bytes."""
     distinct = list(dict.fromkeys(names))
-    return dict(zip(distinct, _in_threads(lambda name: _digest(_locate(name, root)), distinct), strict=True))
+    return dict(zip(distinct, _in_threads(lambda name: _digest(locate(name, root)), distinct), strict=True))
 
 
 def _digest(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
@@ -16,8 +17,9 @@ from benchmark.data import columns as read
 from benchmark.data.card import Columns as Columns
 from benchmark.data.card import DatasetCard as DatasetCard
 from benchmark.data.card import find_card
-from benchmark.data.table import read_table
+from benchmark.data.table import canonical, read_table
 from benchmark.errors import BadInput
+from benchmark.result import digest
 from benchmark.store import ArrayStore
 
 if TYPE_CHECKING:
@@ -63,6 +65,14 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.sample_ids)
 
+    @cached_property
+    def content(self) -> str:
+        """Digest of what may be read beside pictures and labels: reports, structured columns, classes, prompts."""
+        structured = None if self.structured is None else self.structured.to_csv(index=False)
+        prompts = {name: list(sentences) for name, sentences in self.card.prompts.items()}
+        reports = None if self.reports is None else list(self.reports)
+        return digest([reports, structured, list(self.classes), prompts])
+
 
 def load(
     path: Path,
@@ -92,11 +102,14 @@ def load(
     classes, labels = read.read_labels(table, card, problems)
     read.check_prompts(classes, card, problems)
     patients = read.read_filled(table, card.columns.patient_id, "columns.patient_id", problems)
+    # A spreadsheet writes one patient's 7 as 7 here and as 7.0 there.
+    patients = None if patients is None else [canonical(patient) for patient in patients]
     parts = read.read_split(table, card, problems)
     reports = _read_reports(table, card, problems)
     structured = read.read_structured(table, card, problems)
     views = read.read_optional(table, card.columns.view, "columns.view", problems)
     masks = read.read_optional(table, card.columns.mask, "columns.mask", problems)
+    _check_masks(masks or (), str(card.columns.mask), root, problems)
     images = read.read_words(table, card.columns.image, "columns.image", problems)
     sample_ids = _sample_ids(table, card, images or [], problems)
     decoded = _decode(images or [], card, root, store, problems, progress)
@@ -184,6 +197,19 @@ def _sample_ids(table: pd.DataFrame, card: DatasetCard, images: Sequence[str], p
     return given
 
 
+def _check_masks(masks: Sequence[str], column: str, root: Path, problems: read.Problems) -> None:
+    """Note masks that are not there; they are decoded when they are asked for."""
+    from benchmark.data.image import locate, split_reference
+
+    for position, reference in enumerate(masks):
+        if not reference:
+            continue
+        try:
+            locate(split_reference(reference)[0], root)
+        except BadInput as error:
+            problems.add_row(position, column, f"{reference!r} {error}", f"mask {error}")
+
+
 def _decode(
     images: Sequence[str],
     card: DatasetCard,
@@ -200,7 +226,7 @@ def _decode(
         problems.add_row(position, column, "empty; every row needs a picture", f"empty {column}")
     decoded = decode_all([images[position] for position in filled], root, store, progress)
     for index, reason in sorted(decoded.problems.items()):
-        problems.add_row(filled[index], column, reason, f"picture {reason}")
+        problems.add_row(filled[index], column, f"{images[filled[index]]!r} {reason}", f"picture {reason}")
     if len(filled) == len(images):
         return decoded
     pixels = [np.zeros((0, 0), dtype=np.uint8)] * len(images)

@@ -64,6 +64,13 @@ class EvaluationConfig(BaseModel):
     replicates: int = Field(1000, ge=1)
     """Patient-level bootstrap resamples behind every interval."""
 
+    @field_validator("evaluators")
+    @classmethod
+    def _can_be_ranked(cls, values: tuple[Evaluator, ...]) -> tuple[Evaluator, ...]:
+        if "probe_standard" not in values:
+            raise ValueError("must include probe_standard, which rows are ranked by")
+        return values
+
     @field_validator("strengths", "shots", "neighbours", "recall_at")
     @classmethod
     def _increasing(cls, values: tuple[float, ...]) -> tuple[float, ...]:

@@ -205,3 +205,14 @@ def test_the_known_duplicates_of_the_fundus_set_stay_in_one_part(real_data, tmp_
     assert finding.severity == "note"
     assert set(finding.rows) == set(copies)
     assert Counter(data.groups[np.isin(data.rows, copies)].tolist()).most_common()[-1][1] == 2
+
+
+def test_absent_reports_that_go_with_the_label_are_a_warning_and_others_are_not():
+    telling = tuple(None if ill and i % 3 else f"r{i}" for i, ill in enumerate(CLEAN.labels))
+    finding = found(replace(CLEAN, reports=telling))["LB016"]
+    assert (finding.severity, finding.count) == ("warning", sum(r is None for r in telling))
+    assert "'ill' 66%, the others 0%" in finding.message
+    silent = tuple(None if i % 7 == 0 else f"r{i}" for i in range(N))
+    assert "LB016" not in found(replace(CLEAN, reports=silent))
+    several = replace(CLEAN, reports=telling, classes=("a", "b"), labels=np.stack([CLEAN.labels, 1 - CLEAN.labels], 1))
+    assert "'a' " in found(several)["LB016"].message

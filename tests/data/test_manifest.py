@@ -226,6 +226,34 @@ def test_blanks_around_a_patient_id_do_not_make_two_patients(folder):
     assert data.groups[1] == data.groups[0]
 
 
+def test_one_patient_written_as_7_and_as_7_point_0_is_one_patient(folder):
+    rows = [{**row, "who": f"{i // 2}" if i % 2 else f"{i // 2}.0"} for i, row in enumerate(records())]
+    dataset = folder.csv(rows).card().load()
+    assert dataset.groups.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_the_content_digest_covers_reports_structured_values_classes_and_prompts(folder):
+    plain = folder.csv(records()).card(structured={"age": "number"}).load().content
+    assert folder.csv(records()).load().content == plain
+    digests = {plain}
+    digests.add(folder.csv(changed(1, text="another")).load().content)
+    digests.add(folder.csv(changed(1, age="41")).load().content)
+    folder.csv(records()).card(structured={"age": "number"}, classes={"0": "well", "1": "ill"})
+    digests.add(folder.load().content)
+    folder.card(structured={"age": "number"}, prompts={"0": ["well"], "1": ["ill"]})
+    digests.add(folder.load().content)
+    assert len(digests) == 5
+
+
+@pytest.mark.parametrize("mask", ["none.png", "../m.csv", "/etc/hostname"])
+def test_a_mask_that_is_not_under_the_root_is_a_problem_of_its_row(folder, mask):
+    rows = [{**row, "seg": "p1.png" if i else mask} for i, row in enumerate(records())]
+    folder.csv(rows).card(columns={**NAMED, "mask": "seg"})
+    with pytest.raises(BadInput, match=r"row 1, column 'seg': .*(not a file under|may leave) the image root"):
+        folder.load()
+    assert [e.row for e in folder.load(allow_exclusions=True).exclusions] == [1]
+
+
 def test_a_column_that_is_empty_throughout_counts_as_absent(folder):
     rows = [{**row, "text": "", "who": "", "part": "", "age": ""} for row in records()]
     columns = {**NAMED, "split": "part", "view": "part", "mask": "part", "sample_id": "part"}

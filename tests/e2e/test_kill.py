@@ -5,15 +5,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 DRIVER = '''
-import os, random, signal, sys, time
+import json, os, random, signal, sys, time
+from pathlib import Path
 
 from benchmark.cli import main
 import benchmark.adapt, benchmark.execute, benchmark.run, leaderboards.build  # the heavy imports, paid once
 
-arguments, kills = sys.argv[2:], int(sys.argv[1])
+kills, shortest, longest = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
+arguments = sys.argv[4:]
+cells = Path(arguments[-1]) / "cells"
 delays = random.Random(0)
 
 def attempt(seconds):
@@ -31,13 +35,28 @@ def attempt(seconds):
     os.waitpid(child, 0)
     return None
 
-killed = 0
+def finished():
+    """Cells that are done, with the time they were written; a failed one may be run again."""
+    files = [file for file in cells.glob("*.json") if json.loads(file.read_text())["status"] == "done"]
+    return {file.name: file.stat().st_mtime_ns for file in files}
+
+def failures():
+    return [text for file in cells.glob("*.json") if '"failed"' in (text := file.read_text())]
+
+killed, kept = 0, {}
 for _ in range(kills):
-    killed += attempt(delays.uniform(0.05, 4.0)) is None
-print("killed", killed)
-sys.exit(attempt(300))
+    killed += attempt(delays.uniform(shortest, longest)) is None
+    assert not failures(), failures()
+    assert kept.items() <= finished().items(), "a finished cell was written again, or is gone"
+    kept = finished()
+code = attempt(300)
+assert kept.items() <= finished().items(), "a finished cell was written again, or is gone"
+print(json.dumps({"killed": killed, "kept": len(kept)}))
+sys.exit(code)
 '''
-"""Forks the command line after the imports and before any computation, so that each kill costs no new start."""
+"""Forks the command line after the imports and before any computation, so that each kill costs no new start; and
+watches that no cell, once finished, is ever written again.
+"""
 
 
 def cells(folder: Path) -> dict[str, object]:
@@ -49,11 +68,14 @@ def cells(folder: Path) -> dict[str, object]:
     return found
 
 
-def test_a_run_killed_many_times_ends_as_one_that_was_not(tmp_path: Path, toy_file: Path) -> None:
+@pytest.mark.parametrize(("workers", "kills", "shortest", "longest"), [(1, 12, 0.05, 4.0), (2, 3, 4.0, 9.0)])
+def test_a_run_killed_many_times_ends_as_one_that_was_not(
+    tmp_path: Path, toy_file: Path, workers: int, kills: int, shortest: float, longest: float
+) -> None:
     config = tmp_path / "config.yaml"
     settings = {
         "phantom_patients": 40,
-        "workers": 1,
+        "workers": workers,
         "heads_training": {"epochs": 20, "batch_size": 32, "learning_rate": 1e-3},
         "full_training": {"epochs": 3, "batch_size": 32, "learning_rate": 1e-3},
         "evaluation": {"replicates": 200, "paper_epochs": 5},
@@ -61,18 +83,22 @@ def test_a_run_killed_many_times_ends_as_one_that_was_not(tmp_path: Path, toy_fi
     }
     config.write_text(yaml.safe_dump(settings))
 
-    def run(name: str, kills: int) -> str:
+    def run(name: str, kills: int) -> dict[str, int]:
         words = ["run", "--models", "majority,toy", "--config", str(config), "--plugin", str(toy_file)]
         out = tmp_path / name / "run"
         done = subprocess.run(
-            [sys.executable, "-c", DRIVER, str(kills), *words, "--out", str(out)], capture_output=True, text=True
+            [sys.executable, "-c", DRIVER, str(kills), str(shortest), str(longest), *words, "--out", str(out)],
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout
+        told: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+        return told
 
     run("whole", 0)
-    output = run("killed", 12)
-    assert "killed 0" not in output
+    told = run("killed", kills)
+    assert told["killed"] > 0
+    assert told["kept"] > 0, told
     assert cells(tmp_path / "killed" / "run") == cells(tmp_path / "whole" / "run")
     assert len(cells(tmp_path / "whole" / "run")) == 6
     left = [f.name for f in (tmp_path / "killed" / "run" / "cells").iterdir() if f.suffix != ".json"]

@@ -156,18 +156,118 @@ def test_a_model_that_raises_is_recorded_and_the_rest_goes_on(command: Command, 
     assert "FAILED" in again.stderr
 
 
+@pytest.mark.parametrize(
+    ("model", "kind"), [("toy-silent", "ValueError"), ("toy-quits", "SystemExit"), ("toy-objective", "")]
+)
+def test_however_a_model_breaks_the_others_go_on(command: Command, tmp_path: Path, model: str, kind: str) -> None:
+    regimes = "frozen,heads" if model == "toy-objective" else "frozen"
+    result = command("--regime", regimes, models=f"majority,{model},toy", code=1)
+    states = {(c["model"], c["regime"]): c["status"] for c in document(result)["cells"]}  # type: ignore[attr-defined]
+    assert {state for (name, _), state in states.items() if name != model} == {"done"}
+    if model == "toy-objective":
+        assert states[model, "frozen"] == "done"
+        assert states[model, "heads"] == "failed"
+        assert "this objective refuses" in result.stderr
+    else:
+        assert states[model, "frozen"] == "failed"
+        assert f"toy-{model[4:]}: frozen, seed 0: FAILED, 1 of 1 cells: {kind}" in result.stderr
+
+
+def test_a_model_that_takes_its_process_with_it_is_recorded_and_the_rest_goes_on(
+    command: Command, tmp_path: Path
+) -> None:
+    result = command("--regime", "frozen", "--workers", "2", models="majority,toy-dies,toy,toy-image", code=1)
+    cells = document(result)["cells"]
+    assert {c["model"]: c["status"] for c in cells} == {  # type: ignore[attr-defined]
+        "majority": "done",
+        "toy-dies": "failed",
+        "toy": "done",
+        "toy-image": "done",
+    }
+    assert "its process died without a word" in result.stderr
+    assert not list((tmp_path / "run" / "locks").glob("*.attempt"))
+
+
+def test_an_augmentation_that_breaks_costs_only_the_rows_that_use_it(command: Command) -> None:
+    result = command("--augmentation", "none,one-too-few", "--regime", "frozen,heads", models="toy", code=1)
+    states = {(c["regime"], c["augmentation"]): c["status"] for c in document(result)["cells"]}  # type: ignore[attr-defined]
+    assert states == {("frozen", "none"): "done", ("heads", "none"): "done", ("heads", "one-too-few"): "failed"}
+    assert "was asked for 4 texts and gave 3" in result.stderr
+
+
 def test_training_to_nan_fails_those_cells_and_keeps_the_frozen_one(command: Command) -> None:
     cells = document(command(models="toy-nan", code=1))["cells"]
     assert isinstance(cells, list)
     assert {(c["regime"], c["status"]) for c in cells} == {("frozen", "done"), ("heads", "failed"), ("full", "failed")}
 
 
-def test_an_image_only_model_has_its_frozen_row_and_says_why_it_has_no_other(command: Command, tmp_path: Path) -> None:
-    cells = document(command("--regime", "frozen", models="toy-image"))["cells"]
+def test_a_model_that_says_it_encodes_no_text_has_its_frozen_row_and_the_page_says_why_it_has_no_other(
+    command: Command, tmp_path: Path
+) -> None:
+    cells = document(command(models="toy-picture"))["cells"]
     assert isinstance(cells, list)
     assert [c["status"] for c in cells] == ["done"]
     (cell,) = without_timings(tmp_path / "run").values()
     assert {"zero_shot", "retrieval"} <= set(cell["left_out"])  # type: ignore[index]
+    assert "this model encodes no text" in (tmp_path / "run" / "leaderboard" / "index.html").read_text()
+
+
+def test_a_model_that_does_not_say_it_encodes_no_text_keeps_its_frozen_row(command: Command) -> None:
+    result = command("--regime", "frozen,heads", models="toy-image", code=1)
+    states = {c["regime"]: c["status"] for c in document(result)["cells"]}  # type: ignore[attr-defined]
+    assert states == {"frozen": "done", "heads": "failed"}
+    assert "encodes=('image',)" in result.stderr
+
+
+def test_what_a_row_was_computed_from_decides_whether_it_is_run_again(tmp_path: Path, toy_file: Path) -> None:
+    """A changed report, prompt or structured value gives other cells; the same files give the same ones."""
+    data = tmp_path / "phantom"
+    assert CliRunner().invoke(main, ["data", "phantom", "--out", str(data), "--patients", "40"]).exit_code == 0
+    card, manifest = data / "card.yaml", data / "manifest.csv"
+
+    def run() -> list[dict[str, object]]:
+        words = ["run", "--models", "metadata-only,tfidf-report", "--data", str(data), "--out", str(tmp_path / "run")]
+        result = CliRunner().invoke(main, [*words, "--json", "--workers", "1"])
+        assert result.exit_code == 0, result.output
+        cells: list[dict[str, object]] = json.loads(result.stdout)["cells"]
+        return cells
+
+    first = run()
+    assert run() == first
+    text = manifest.read_text()
+    manifest.write_text(text.replace("stenosis", "narrowing"))
+    reworded = run()
+    assert {c["id"] for c in reworded}.isdisjoint(c["id"] for c in first)
+    manifest.write_text(text)
+    assert run() == first
+    words = card.read_text()
+    prompts = yaml.safe_load(words)["prompts"]
+    old = next(iter(prompts.values()))[0]
+    card.write_text(words.replace(old, f"{old} indeed"))
+    assert {c["id"] for c in run()}.isdisjoint(c["id"] for c in first)
+
+
+def test_a_second_command_in_one_folder_says_what_its_page_leaves_out(command: Command, tmp_path: Path) -> None:
+    command("--regime", "frozen", models="majority")
+    result = command("--regime", "frozen", models="toy")
+    assert "1 finished rows of other commands" in result.stderr
+    both = document(command("--regime", "frozen", models="majority,toy"))["cells"]
+    assert [c["status"] for c in both] == ["done", "done"]  # type: ignore[attr-defined]
+
+
+def test_damaged_files_of_a_run_are_written_anew_and_the_others_kept(command: Command, tmp_path: Path) -> None:
+    command("--regime", "frozen")
+    whole = without_timings(tmp_path / "run")
+    files = sorted((tmp_path / "run" / "cells").glob("*.json"))
+    kept = files[1].stat().st_mtime_ns
+    files[0].write_text("{")
+    (tmp_path / "run" / "run.json").write_text("[]")
+    refused = CliRunner().invoke(main, ["report", str(tmp_path / "run")])
+    assert refused.exit_code == 2
+    assert "given again, writes it anew" in refused.stderr
+    command("--regime", "frozen")
+    assert without_timings(tmp_path / "run") == whole
+    assert files[1].stat().st_mtime_ns == kept
 
 
 def test_interrupting_keeps_what_is_finished_and_exits_130(
@@ -216,6 +316,11 @@ def test_another_dataset_in_the_same_folder_is_refused(command: Command, tmp_pat
         (["--device", "quantum"], "unknown device 'quantum'"),
         (["--data", "nowhere.csv"], "nowhere.csv"),
         (["--weights", "pretrained"], "random"),
+        (["--workers", "-2"], "option --workers"),
+        (["--seeds", "x"], "(given: 'x')"),
+        (["--out", __file__], "give another place"),
+        (["--out", f"{__file__}/x"], "give another place"),
+        (["--config", str(Path(__file__).parent)], "is not a configuration file"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(command: Command, arguments: list[str], message: str) -> None:

@@ -128,6 +128,7 @@ def spec(model: str, variant: tuple[str, str, str], weights: str, seed: int = 0)
             "seed": seed,
             "dataset": "Lumbar phantom",
             "split": "8f14e45fceea167a5a36",
+            "content": "c9f0f895fb98ab9159f5",
             "protocol": {},
         }
     )

@@ -255,6 +255,25 @@ def test_failed_cells_are_listed_with_their_message_alone(html, site):
     assert "SECRET-TRACEBACK" not in (site / "leaderboard.json").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("/home/annabel7/studies/w.pt does not fit", "w.pt does not fit"),
+        ("no 'C:\\Users\\ann\\w.pt' here", "no 'w.pt' here"),
+        ("images/s and 1/2 and https://host/a/b stay", "images/s and 1/2 and https://host/a/b stay"),
+    ],
+)
+def test_folders_of_this_machine_are_not_published(demo, tmp_path, message, shown):
+    """Of a path in an error message only the last part is in the page and in the JSON."""
+    run, results = demo
+    broken = next(r for r in results if r.failure)
+    broken = broken.model_copy(update={"failure": broken.failure.model_copy(update={"message": message})})
+    page = build(run, [broken], tmp_path)
+    assert shown in words(page.read_text(encoding="utf-8"))
+    assert json.loads((tmp_path / "leaderboard.json").read_text())["cells"][0]["failure"]["message"] == shown
+    assert "annabel7" not in words(page.read_text(encoding="utf-8"))
+
+
 def test_variants_that_were_not_run_are_listed(html):
     """Collapsed and impossible variants stand on the page with their reasons."""
     text = words(html)

@@ -1,11 +1,15 @@
-"""A small real model as a plug-in file, and two that break: what the tests of the harness run on.
+"""A small real model as a plug-in file, and several that break: what the tests of the harness run on.
 
 ``toy`` learns (a strided convolution and a hashed bag of words), keeps the whole contract and counts the samples its
-encoders see in ``SEEN``. ``toy-crash`` raises on the second batch of pictures. ``toy-nan`` trains to a loss of NaN.
+encoders see in ``SEEN``. ``toy-crash`` raises, ``toy-silent`` raises without a word, ``toy-quits`` calls ``sys.exit``,
+``toy-dies`` takes its process with it, ``toy-nan`` trains to a loss of NaN, the objective of ``toy-objective`` raises.
+``toy-picture`` says that it encodes no text; ``toy-image`` does not say so. ``one-too-few`` rewords too little.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import zlib
 from collections.abc import Sequence
 
@@ -15,12 +19,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmark.errors import UnsupportedModality
-from benchmark.model import Features, ModelCard, ModelEntry
+from benchmark.model import AugmentationEntry, Features, Modality, ModelCard, ModelEntry
 
 SEEN = {"image": 0, "text": 0}
 
 
-def card(name: str) -> ModelCard:
+def card(name: str, encodes: tuple[Modality, ...] = ("image", "text")) -> ModelCard:
     return ModelCard(
         name=name,
         title=name,
@@ -28,13 +32,14 @@ def card(name: str) -> ModelCard:
         paper="none",
         licence="Apache-2.0",
         inputs=("image",),
+        encodes=encodes,
     )
 
 
 class Toy(nn.Module):
-    def __init__(self, seed: int, name: str = "toy") -> None:
+    def __init__(self, seed: int, name: str = "toy", encodes: tuple[Modality, ...] = ("image", "text")) -> None:
         super().__init__()
-        self.card = card(name)
+        self.card = card(name, encodes)
         self.image_dim, self.text_dim = 24, 32
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -61,6 +66,21 @@ class Crash(Toy):
         raise RuntimeError("out of cheese")
 
 
+class Silent(Toy):
+    def encode_image(self, pixels: Tensor) -> Features:
+        raise ValueError
+
+
+class Quits(Toy):
+    def encode_image(self, pixels: Tensor) -> Features:
+        sys.exit(3)
+
+
+class Dies(Toy):
+    def encode_image(self, pixels: Tensor) -> Features:
+        os._exit(139)
+
+
 class ImageOnly(Toy):
     def encode_text(self, texts: Sequence[str]) -> Features:
         raise UnsupportedModality("this model has no text encoder")
@@ -71,9 +91,26 @@ class NotANumber(nn.Module):
         return (image.pooled * text.pooled).sum() * float("nan")
 
 
+class Refuses(nn.Module):
+    def forward(self, image: Features, text: Features, augmented: Features | None, labels: Tensor) -> Tensor:
+        raise RuntimeError("this objective refuses")
+
+
+class Refusing(Toy):
+    def make_objective(self) -> nn.Module:
+        return Refuses()
+
+
 class Diverging(Toy):
     def make_objective(self) -> nn.Module:
         return NotANumber()
+
+
+class OneTooFew:
+    name = "one-too-few"
+
+    def reword(self, report: str, count: int, rng: np.random.Generator) -> list[str]:
+        return [report] * (count - 1)
 
 
 ENTRIES = [
@@ -81,4 +118,10 @@ ENTRIES = [
     ModelEntry(card("toy-crash"), lambda request: Crash(request.seed, "toy-crash")),
     ModelEntry(card("toy-nan"), lambda request: Diverging(request.seed, "toy-nan")),
     ModelEntry(card("toy-image"), lambda request: ImageOnly(request.seed, "toy-image"), trainable=False),
+    ModelEntry(card("toy-picture", ("image",)), lambda request: ImageOnly(request.seed, "toy-picture", ("image",))),
+    ModelEntry(card("toy-silent"), lambda request: Silent(request.seed, "toy-silent")),
+    ModelEntry(card("toy-quits"), lambda request: Quits(request.seed, "toy-quits")),
+    ModelEntry(card("toy-dies"), lambda request: Dies(request.seed, "toy-dies")),
+    ModelEntry(card("toy-objective"), lambda request: Refusing(request.seed, "toy-objective")),
+    AugmentationEntry("one-too-few", "Gives one text less than asked for.", OneTooFew),
 ]
