@@ -5,12 +5,14 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
+import yaml
 
 REAL_DATA = Path(os.environ.get("REAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
@@ -21,6 +23,13 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip("the folder of real data sets is absent (set REAL_DATA)")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def real_cards() -> dict[str, dict[str, Any]]:
+    """Of each real data set the fields of a card, its name and manifest left out."""
+    cards: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "real_cards.yaml").read_text())
+    return cards
 
 
 def _plugin() -> ModuleType:

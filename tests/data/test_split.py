@@ -239,40 +239,6 @@ def test_fractions_that_are_none_are_refused(fractions):
 
 # ------------------------------------------------------------------------------------------- real data
 
-REAL = {
-    "spider_lumbar_mri": {
-        "task": "binary",
-        "label": "label_herniation_any",
-        "classes": {"0": "no herniation", "1": "herniation"},
-        "columns": {"image": "image_path", "patient_id": "patient_id", "view": "view", "report": "report"},
-        "rows": {"image_kind": ["mid_sagittal_slice"]},
-        "structured": {"sex": "category", "age": "number"},
-    },
-    "idrid_fundus": {
-        "task": "multiclass",
-        "label": "grade_dr",
-        "columns": {"image": "image_path", "patient_id": "patient_id", "mask": "mask_path"},
-        "rows": {"upstream_split": ["train"]},
-    },
-    "covid_cxr": {
-        "task": "binary",
-        "label": "label_covid",
-        "columns": {"image": "image_path", "patient_id": "patient_id", "report": "report", "view": "view"},
-        "structured": {"age": "number", "sex": "category"},
-        "rows": {"label_covid": ["0", "1"]},
-    },
-    "vqa_rad": {
-        "task": "multiclass",
-        "label": "label_organ",
-        "columns": {"image": "image_path", "patient_id": "patient_id", "report": "report"},
-    },
-    "sudirman_lumbar_png_null": {
-        "task": "binary",
-        "label": "label_random_pain",
-        "columns": {"image": "image_path", "patient_id": "patient_id"},
-    },
-    "pneumoniamnist_28": {"task": "binary", "label": "label_pneumonia", "columns": {"image": "image_path"}},
-}
 EXPECTED = {  # rows, groups, rows with a report: as the data's own descriptions count them
     "spider_lumbar_mri": (222, 109, 0),
     "idrid_fundus": (210, 207, 0),
@@ -288,17 +254,22 @@ def pixel_cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-def real(name, real_data, tmp_path, cache, **options) -> Dataset:
+def real(name, real_data, cards, tmp_path, cache, **options) -> Dataset:
     card = tmp_path / f"{name}.card.yaml"
-    fields = {"name": name, "manifest": str(real_data / name / "manifest.csv"), **REAL[name], **options.pop("card", {})}
+    fields = {
+        "name": name,
+        "manifest": str(real_data / name / "manifest.csv"),
+        **cards[name],
+        **options.pop("card", {}),
+    }
     card.write_text(yaml.safe_dump(fields), encoding="utf-8")
     return load(card, cache=cache, **options)
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize("name", REAL)
-def test_real_datasets_load_and_divide(name, real_data, tmp_path, pixel_cache):
-    data = real(name, real_data, tmp_path, pixel_cache)
+@pytest.mark.parametrize("name", EXPECTED)
+def test_real_datasets_load_and_divide(name, real_data, real_cards, tmp_path, pixel_cache):
+    data = real(name, real_data, real_cards, tmp_path, pixel_cache)
     rows, groups, reports = EXPECTED[name]
     assert len(data) == rows
     assert groups is None or len(set(data.groups.tolist())) == groups
@@ -307,18 +278,18 @@ def test_real_datasets_load_and_divide(name, real_data, tmp_path, pixel_cache):
 
 
 @pytest.mark.realdata
-def test_rows_without_a_label_are_refused_or_counted(real_data, tmp_path, pixel_cache):
+def test_rows_without_a_label_are_refused_or_counted(real_data, real_cards, tmp_path, pixel_cache):
     with pytest.raises(BadInput, match="has 20 problems"):
-        real("covid_cxr", real_data, tmp_path, pixel_cache, card={"rows": {}})
-    data = real("covid_cxr", real_data, tmp_path, pixel_cache, card={"rows": {}}, allow_exclusions=True)
+        real("covid_cxr", real_data, real_cards, tmp_path, pixel_cache, card={"rows": {}})
+    data = real("covid_cxr", real_data, real_cards, tmp_path, pixel_cache, card={"rows": {}}, allow_exclusions=True)
     assert [e.reason for e in data.exclusions] == ["empty label_covid"] * 20
     assert len(data) == 191
 
 
 @pytest.mark.realdata
-def test_the_division_of_the_source_is_honoured_where_it_can_be(real_data, tmp_path, pixel_cache):
+def test_the_division_of_the_source_is_honoured_where_it_can_be(real_data, real_cards, tmp_path, pixel_cache):
     card = {"columns": {"image": "image_path", "split": "upstream_split"}}
-    data = real("sudirman_lumbar_png_null", real_data, tmp_path, pixel_cache, card=card)
+    data = real("sudirman_lumbar_png_null", real_data, real_cards, tmp_path, pixel_cache, card=card)
     assert dict(zip(*np.unique(data.given_split, return_counts=True), strict=True)) == {"train": 140, "val": 60}
     with pytest.raises(BadInput, match="no 'test' rows"):
         make_split(data)

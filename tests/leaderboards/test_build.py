@@ -259,7 +259,7 @@ def test_failed_cells_are_listed_with_their_message_alone(html, site):
     ("message", "shown"),
     [
         ("/home/annabel7/studies/w.pt does not fit", "w.pt does not fit"),
-        ("no 'C:\\Users\\ann\\w.pt' here", "no 'w.pt' here"),
+        ("no 'C:\\Users\\annabel7\\w.pt' here", "no 'w.pt' here"),
         ("images/s and 1/2 and https://host/a/b stay", "images/s and 1/2 and https://host/a/b stay"),
     ],
 )
