@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from benchmark.errors import BenchmarkError
 
 if TYPE_CHECKING:
     from benchmark.registry import Registry
-    from benchmark.result import CellResult
+    from benchmark.result import CellResult, Estimate
     from benchmark.run import Outcome, Prepared
 
 
@@ -36,6 +37,7 @@ class _Verbs(click.Group):
             click.echo(f"error: {error.filename}: {error.strerror}; give another place or mend this one", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would only break into the way out
             click.echo("interrupted; everything finished is kept, and the same command resumes", err=True)
             ctx.exit(130)
 
@@ -167,8 +169,11 @@ def _show_plan(prepared: Prepared, *, as_json: bool) -> None:
         click.echo(f"{state:7} {cell['id']}  {cell['model']:22} {cell['variant']}, seed {cell['seed']}")
     for what, why in prepared.plan.collapsed.items():
         click.echo(f"{'same':7} {what}: {why}")
+    impossible: dict[str, list[str]] = {}
     for what, why in prepared.plan.impossible.items():
-        click.echo(f"{'cannot':7} {what}: {why}")
+        impossible.setdefault(why, []).append(what)
+    for why, whats in impossible.items():
+        click.echo(f"{'cannot':7} be run, as {why}:\n{'':8}{(os.linesep + ' ' * 8).join(whats)}")
     for name, why in expected["unknown"].items():
         click.echo(f"{'no idea':7} what {name} will take: {why}")
     click.echo(
@@ -180,14 +185,18 @@ def _show_plan(prepared: Prepared, *, as_json: bool) -> None:
 
 def _show_outcome(outcome: Outcome, page: Path, *, as_json: bool) -> None:
     from benchmark.evaluate.metrics import primary_metric
+    from leaderboards.view import make_page
 
     metric = primary_metric(outcome.record.dataset.task)
+    view = make_page(outcome.record, outcome.results)
+    figures = {row.result.id: row.primary.estimate for row in view.rows if row.primary}
+    chosen = {row.result.id for row in view.rows if row.chosen}
     if as_json:
         document = {
             "run": str(outcome.out),
             "leaderboard": str(page),
             "primary_metric": metric,
-            "cells": [_cell_line(result, metric) for result in outcome.results],
+            "cells": [_cell_line(r, figures.get(r.id), chosen=r.id in chosen) for r in outcome.results],
         }
         click.echo(json.dumps(document, indent=1))
         return
@@ -195,46 +204,51 @@ def _show_outcome(outcome: Outcome, page: Path, *, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    columns = ("model", "regime", "augmentation", "head", "seed", metric, "95% interval", "images/s")
-    table = Table(*columns, box=box.SIMPLE)
-    for line in sorted((_cell_line(r, metric) for r in outcome.results), key=lambda c: -(c["value"] or -1.0)):
-        value = f"{line['value']:.3f}" if line["value"] is not None else line["status"]
-        interval = f"{line['low']:.3f} to {line['high']:.3f}" if line["low"] is not None else ""
-        rate = f"{line['images_per_s']:.0f}" if line["images_per_s"] is not None else ""
-        table.add_row(
-            *(str(line[k]) for k in ("model", "regime", "augmentation", "head", "seed")), value, interval, rate
-        )
+    columns = ("", "model", "scored from", "regime", "augmentation", "head", "seed", "weights")
+    table = Table(*columns, metric, "95% interval", "images/s", box=box.SIMPLE)
+    for part in (view.everything.ranked, view.everything.references):
+        for row in part:
+            spec, rate = row.result.spec, row.result.profile.images_per_s
+            table.add_row(
+                "*" if row.chosen else "",
+                *(spec.model, row.reads, spec.regime, spec.augmentation, spec.head, str(spec.seed), spec.start),
+                *(row.shown.text, row.interval, f"{rate:.0f}" if rate > 0 else ""),
+            )
+        table.add_section()
     # A pipe has no width of its own: lines stay whole there.
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    click.echo("* each model's variant chosen on validation; below the line, references that answer another question")
+    for notice in view.notices:
+        if notice.severity != "note":
+            click.echo(f"{notice.title}: {notice.text}")
     for result in outcome.failed:
         assert result.failure is not None, "a failed cell records its failure"
         click.echo(f"FAILED {result.spec.model} ({result.id}): {result.failure.summary}", err=True)
     click.echo(f"leaderboard: {page}")
 
 
-def _cell_line(result: CellResult, metric: str) -> dict[str, Any]:
+def _cell_line(result: CellResult, estimate: Estimate | None, *, chosen: bool) -> dict[str, Any]:
     def number(value: float) -> float | None:
         return None if value != value else value  # NaN is null in JSON
 
     spec = result.spec
-    line: dict[str, Any] = {
+    return {
         "id": result.id,
         "model": spec.model,
+        "inputs": list(result.inputs),
+        "weights": spec.start,
         "regime": spec.regime,
         "augmentation": spec.augmentation,
         "head": spec.head,
         "seed": spec.seed,
         "status": result.status,
-        "value": None,
-        "low": None,
-        "high": None,
+        "chosen": chosen,
+        "value": number(estimate.value) if estimate else None,
+        "low": number(estimate.low) if estimate else None,
+        "high": number(estimate.high) if estimate else None,
+        "why_undefined": estimate.why_undefined if estimate else None,
         "images_per_s": number(result.profile.images_per_s),
     }
-    for m in result.measurements:
-        if (m.evaluator, m.space, m.metric) == ("probe_standard", result.primary_space, metric):
-            e = m.estimate
-            line |= {"value": number(e.value), "low": number(e.low), "high": number(e.high)}
-    return line
 
 
 def _build_leaderboard(outcome: Outcome, out: Path) -> Path:
@@ -353,19 +367,29 @@ def data_check(*, path: Path, cache: Path, allow_exclusions: bool, as_json: bool
     from benchmark.data.audit import audit
     from benchmark.data.manifest import load
     from benchmark.data.split import make_split
+    from benchmark.run import split_record
 
     dataset = load(path, cache=cache / "pixels", allow_exclusions=allow_exclusions)
     split = make_split(dataset)
     findings = audit(dataset, split)
+    record = split_record(dataset, split)
     if as_json:
-        click.echo(json.dumps([finding.model_dump(mode="json") for finding in findings], indent=1))
+        document = {
+            "dataset": dataset.card.name,
+            "task": dataset.card.task,
+            "samples": len(dataset),
+            "split": record.model_dump(mode="json"),
+            "findings": [finding.model_dump(mode="json") for finding in findings],
+        }
+        click.echo(json.dumps(document, indent=1))
     else:
-        sizes = f"train {len(split.train)}, val {len(split.val)}, test {len(split.test)}"
-        click.echo(
-            f"{dataset.card.name}: {len(dataset)} pictures, {dataset.card.task}, {sizes}, split {split.fingerprint}"
-        )
+        click.echo(f"{dataset.card.name}: {len(dataset)} pictures, {dataset.card.task}, split {split.fingerprint}")
+        groups = "patients" if record.grouped_by == "patient" else "groups of identical pictures"
+        for part, n in record.n.items():
+            classes = ", ".join(f"{name} {count}" for name, count in record.class_counts[part].items())
+            click.echo(f"  {part:5} {n} pictures of {record.n_patients[part]} {groups}: {classes}")
         for f in findings:
-            click.echo(f"{f.code} {f.severity}: {f.message} {f.remedy}".rstrip())
+            click.echo(f"{f.code} {f.severity}: {f.message}" + (f"\n  -> {f.remedy}" if f.remedy else ""))
     if any(finding.severity == "error" for finding in findings):
         raise SystemExit(1)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from benchmark.data.table import did_you_mean
 from benchmark.errors import BadInput
 from benchmark.evaluate.protocol import EvaluationConfig
 from benchmark.model import HeadSpec, Scale
@@ -149,8 +150,15 @@ def _in_words(error: ValidationError, in_file: dict[str, Any], options: dict[str
     below = [str(part) for part in first["loc"][1:] if str(part).isidentifier()]
     reasons = [each["msg"].removeprefix("Value error, ") for each in error.errors() if each["loc"][0] == top]
     reason = ", or ".join(dict.fromkeys(reasons)).replace("valid tuple", "list")
+    if first["type"] == "extra_forbidden":
+        reason = f"there is no such setting{did_you_mean(str(first['loc'][-1]), _settings())}; --print-config shows all"
     given = "" if first["type"] in ("missing", "extra_forbidden") else f" (given: {first['input']!r})"
     return f"{'.'.join([place, *below])}: {reason}{given}"
+
+
+def _settings() -> list[str]:
+    records = (RunConfig, TrainingConfig, EvaluationConfig)
+    return [name for record in records for name in record.model_fields]
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:

@@ -5,6 +5,8 @@ A clause whose ground is gone (one it needs has failed) is not checked, so that 
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,7 +60,15 @@ def _judge(each: Check, subject: Naive | Encoder) -> Clause:
     except Broken as reason:
         return Clause(each.name, False, str(reason))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever foreign code raises is the finding
-        return Clause(each.name, False, f"{type(error).__name__}: {error}")
+        return Clause(each.name, False, f"{type(error).__name__}: {error}{_place(error)}")
+
+
+def _place(error: BaseException) -> str:
+    """The last line of foreign code that an error passed through, and nothing where it passed through none."""
+    own = Path(__file__).parent
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if own not in Path(frame.filename).parents]
+    foreign = [frame for frame in frames if "site-packages" not in frame.filename]
+    return f" ({Path(foreign[-1].filename).name}, line {foreign[-1].lineno})" if foreign else ""
 
 
 # --------------------------------------------------------------------------------------------- naive rows

@@ -150,6 +150,8 @@ def checked(features: Features, n: int, width: int, model: str, modality: str) -
     Raises:
         BrokenModel: for another shape, or values that are not finite.
     """
+    if not isinstance(features, Features):
+        raise BrokenModel(f"{model}: encode_{modality} returned a {type(features).__name__}; return Features(pooled)")
     pooled = features.pooled
     if tuple(pooled.shape) != (n, width):
         raise BrokenModel(

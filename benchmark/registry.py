@@ -22,6 +22,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar
 
+from pydantic import ValidationError
+
 from benchmark.errors import BadInput
 from benchmark.model import AugmentationEntry, ModelCard, ModelEntry
 
@@ -266,7 +268,11 @@ def _import_file(path: Path) -> tuple[ModuleType, str]:
         loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        said = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
+        said = " ".join(str(error).split())
+        if isinstance(error, SyntaxError):
+            said = error.msg
+        elif isinstance(error, ValidationError):  # pydantic's own text ends in an address and repeats the input
+            said = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         raise BadInput(f"plug-in {path}, line {_line(error, path)}: {type(error).__name__}: {said}") from error
     return module, digest
 

@@ -134,6 +134,13 @@ class CellSpec(_Record):
         return digest(self.model_dump(mode="json"))
 
     @property
+    def start(self) -> Literal["none", "random", "pretrained"]:
+        """What the towers start from; a row without an encoder starts from nothing."""
+        if self.weights == "none":
+            return "none"
+        return "random" if self.random_weights else "pretrained"
+
+    @property
     def random_weights(self) -> bool:
         """Whether the towers started from random numbers."""
         return self.weights.startswith("random:")
@@ -255,12 +262,6 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def _weights_word(spec: CellSpec) -> str:
-    if spec.weights == "none":
-        return "none"
-    return "random" if spec.random_weights else "pretrained"
-
-
 def tidy(results: list[CellResult]) -> pd.DataFrame:
     """One row per measurement, with the cell's axes beside it; failed cells have no rows."""
     rows = [
@@ -269,7 +270,7 @@ def tidy(results: list[CellResult]) -> pd.DataFrame:
             "model": result.spec.model,
             "title": result.title,
             "inputs": "+".join(result.inputs),
-            "weights": _weights_word(result.spec),
+            "weights": result.spec.start,
             "scale": result.spec.scale,
             "regime": result.spec.regime,
             "augmentation": result.spec.augmentation,
@@ -279,7 +280,7 @@ def tidy(results: list[CellResult]) -> pd.DataFrame:
             "split": result.spec.split,
             "evaluator": m.evaluator,
             "space": m.space,
-            "primary": m.space == result.primary_space,
+            "primary_space": m.space == result.primary_space,
             "metric": m.metric,
             **m.estimate.model_dump(),
             "chance": m.chance,

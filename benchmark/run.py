@@ -106,6 +106,7 @@ def prepare(config: RunConfig, registry: Registry, reporter: Reporter) -> Prepar
 
     candidates = _candidates(config, registry)
     versions = {name: registry.augmentation(name) for name in config.augmentations if name != "none"}
+    precision = resolve_precision(pick_device(config.device), config.precision)
     runs = config.out.parent if config.out else Path("runs")
     cache = config.cache or runs / ".cache"
     dataset = _dataset(config, cache, reporter)
@@ -118,7 +119,7 @@ def prepare(config: RunConfig, registry: Registry, reporter: Reporter) -> Prepar
         fingerprint=split.fingerprint,
         content=dataset.content,
         has=_modalities(dataset, split),
-        precision=resolve_precision(pick_device(config.device), config.precision),
+        precision=precision,
         rewordings={name: f"{r.provider}/{r.entry.version}" for name, r in versions.items()},
     )
     return Prepared(config, registry, dataset, split, audit(dataset, split), planned, out, cache)
@@ -200,7 +201,7 @@ def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outco
             work(prepared, session, reporter.lane())
         else:
             reporter.say(f"{len(pending)} units, {workers} at a time")
-            run_workers(prepared.config, workers, len(pending), session, reporter)
+            run_workers(prepared.config, workers, pending, session, reporter)
     except KeyboardInterrupt:
         folder.write_record(record.model_copy(update={"status": "interrupted"}))
         raise
@@ -237,7 +238,7 @@ def work(prepared: Prepared, session: str, listener: Listener) -> None:
     )
     folder = RunFolder(prepared.out)
     pending = [unit for unit in prepared.plan.units if not folder.finished(unit)]
-    for unit in _taken_in_turn(folder, pending):
+    for unit in _taken_in_turn(folder, pending, session):
         listener.begin(unit.name)
         start = time.perf_counter()
         todo = replace(unit, cells=tuple(cell for cell in unit.cells if not folder.has(cell[1].id)))
@@ -263,18 +264,18 @@ def _settled(config: RunConfig) -> torch.device:
     return pick_device(config.device)
 
 
-def _taken_in_turn(folder: RunFolder, units: Sequence[Unit]) -> Iterator[Unit]:
+def _taken_in_turn(folder: RunFolder, units: Sequence[Unit], session: str) -> Iterator[Unit]:
     """Yield each unit under its lock: first those that nobody works on, then, waiting for them, the others."""
     busy = []
     for unit in units:
         with folder.claim(unit, wait=False) as claimed:
             if not claimed:
                 busy.append(unit)
-            elif not folder.finished(unit):
+            elif not folder.settled(unit, session):
                 yield unit
     for unit in busy:
         with folder.claim(unit, wait=True):
-            if not folder.finished(unit):
+            if not folder.settled(unit, session):
                 yield unit
 
 
@@ -370,20 +371,30 @@ class RunFolder:
 
     @contextmanager
     def attempt(self, unit: Unit, session: str) -> Iterator[None]:
-        """Leave a mark while a unit is worked on, which stays where the process dies.
+        """Mark a unit as begun in this session, and as over when it is, with a result or without.
 
         Raises:
-            ProcessDied: where the mark of this session is there already.
+            ProcessDied: where it was begun in this session already, and is not over.
         """
-        mark = self.path / "locks" / f"{unit.id}.attempt"
-        if mark.exists() and mark.read_text(encoding="utf-8") == session:
-            mark.unlink()
-            raise ProcessDied(DIED)
-        write_atomically(mark, session.encode())
+        died = self._mark(unit) == f"{session} begun"
+        write_atomically(self._mark_file(unit), f"{session} begun".encode())
         try:
+            if died:
+                raise ProcessDied(DIED)
             yield
         finally:
-            mark.unlink()
+            write_atomically(self._mark_file(unit), f"{session} over".encode())
+
+    def settled(self, unit: Unit, session: str) -> bool:
+        """Whether a unit is finished, or was tried in this session and failed: another session may try again."""
+        return self.finished(unit) or self._mark(unit) == f"{session} over"
+
+    def _mark(self, unit: Unit) -> str:
+        file = self._mark_file(unit)
+        return file.read_text(encoding="utf-8") if file.exists() else ""
+
+    def _mark_file(self, unit: Unit) -> Path:
+        return self.path / "locks" / f"{unit.id}.attempt"
 
     @contextmanager
     def claim(self, unit: Unit, *, wait: bool) -> Iterator[bool]:
@@ -438,8 +449,7 @@ def _parse(kind: type[Record], file: Path) -> Record:
 
 
 def _record(prepared: Prepared, provenance: dict[str, object]) -> RunRecord:
-    dataset, split, card = prepared.dataset, prepared.split, prepared.dataset.card
-    parts = {"train": split.train, "val": split.val, "test": split.test}
+    dataset, card = prepared.dataset, prepared.dataset.card
     positive = dataset.classes[-1] if card.task == "binary" else None
     reasons = pd.Series([e.reason for e in dataset.exclusions], dtype=str).value_counts()
     return RunRecord(
@@ -460,20 +470,26 @@ def _record(prepared: Prepared, provenance: dict[str, object]) -> RunRecord:
             exclusions={str(reason): int(count) for reason, count in reasons.items()},
             synthetic=card.synthetic,
         ),
-        split=SplitRecord(
-            fingerprint=split.fingerprint,
-            origin=split.origin,
-            grouped_by=dataset.grouped_by,
-            seed=split.seed,
-            n={part: len(rows) for part, rows in parts.items()},
-            n_patients={part: len(set(dataset.groups[rows].tolist())) for part, rows in parts.items()},
-            class_counts={part: _class_counts(dataset, rows) for part, rows in parts.items()},
-        ),
+        split=split_record(dataset, prepared.split),
         audit=prepared.findings,
         cells=tuple(spec.id for spec in prepared.plan.specs),
         collapsed=prepared.plan.collapsed,
         impossible=prepared.plan.impossible,
         provenance=provenance,
+    )
+
+
+def split_record(dataset: Dataset, split: Split) -> SplitRecord:
+    """How the samples are divided, in numbers."""
+    parts = {"train": split.train, "val": split.val, "test": split.test}
+    return SplitRecord(
+        fingerprint=split.fingerprint,
+        origin=split.origin,
+        grouped_by=dataset.grouped_by,
+        seed=split.seed,
+        n={part: len(rows) for part, rows in parts.items()},
+        n_patients={part: len(set(dataset.groups[rows].tolist())) for part, rows in parts.items()},
+        class_counts={part: _class_counts(dataset, rows) for part, rows in parts.items()},
     )
 
 

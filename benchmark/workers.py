@@ -6,13 +6,16 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 import time
+from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from typing import Any
 
 from benchmark.config import RunConfig
+from benchmark.plan import Unit
 from benchmark.progress import Advance, Reporter
 
 Message = tuple[int, str, tuple[Any, ...]]
@@ -34,19 +37,26 @@ def worker_count(config: RunConfig, device: str) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_workers(config: RunConfig, count: int, units: int, session: str, reporter: Reporter) -> None:
+def run_workers(config: RunConfig, count: int, units: Sequence[Unit], session: str, reporter: Reporter) -> None:
     """Work on a run in ``count`` processes; returns when all of them have ended, however they ended.
 
     A worker that dies drops the lock of its unit; whoever takes the unit up next finds that this session tried it
-    already, and records the failure. A new worker takes the dead one's place, at most ``units`` times. On an
-    interruption all workers are killed: what they had finished is on disk.
+    already, and records the failure. A new worker takes the dead one's place, at most once a unit. On an interruption
+    all workers are killed: what they had finished is on disk.
     """
-    # A fresh interpreter per worker: a fork would copy thread pools and devices in whatever state they are.
-    context = multiprocessing.get_context("spawn")
+    # A fork of this process would copy thread pools and devices in whatever state they are. A server that has
+    # imported the heavy stack, and done nothing with it, can be forked: the imports are paid once.
+    if sys.platform == "win32":
+        context = multiprocessing.get_context("spawn")
+    else:
+        context = multiprocessing.get_context("forkserver")
+    builders = [unit.candidate.registered.entry.build for unit in units]
+    modules = {build.partition(":")[0] for build in builders if isinstance(build, str)}
+    context.set_forkserver_preload(["benchmark.execute", *sorted(modules)])
     messages: Queue[Message] = context.Queue()
 
     def start() -> BaseProcess:
-        worker = context.Process(target=_worker, args=(config, session, messages, os.getpid()), daemon=True)
+        worker = context.Process(target=_worker, args=(config, session, messages), daemon=True)
         worker.start()
         return worker
 
@@ -59,7 +69,7 @@ def run_workers(config: RunConfig, count: int, units: int, session: str, reporte
             for worker in [worker for worker in workers if not worker.is_alive()]:
                 workers.remove(worker)
                 reporter.lane(worker.pid or 0).clear()
-                if worker.exitcode != 0 and replaced < units:
+                if worker.exitcode != 0 and replaced < len(units):
                     replaced += 1
                     workers.append(start())
         _pass_on(messages, reporter, advances, 0.0)
@@ -114,10 +124,10 @@ class _Sender:
         self._messages.put((os.getpid(), report, arguments))
 
 
-def _worker(config: RunConfig, session: str, messages: Queue[Message], parent: int) -> None:
+def _worker(config: RunConfig, session: str, messages: Queue[Message]) -> None:
     """Prepare the run anew in this process, and work."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
     from rich.console import Console
 
@@ -129,7 +139,10 @@ def _worker(config: RunConfig, session: str, messages: Queue[Message], parent: i
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent is gone: a parent that was killed cannot take its workers with it."""
+    """End this process when its parent is gone: a command that was killed cannot take its workers with it.
+
+    The parent may be the server that forked this process, which ends with the command.
+    """
     while os.getppid() == parent:
         time.sleep(HEARTBEAT_S)
     os._exit(1)

@@ -16,6 +16,7 @@ import jinja2
 from markupsafe import Markup
 from pydantic import BaseModel
 
+from benchmark.evaluate.metrics import primary_metric
 from benchmark.result import SCHEMA_VERSION, CellResult, RunRecord, tidy, write_atomically
 from leaderboards import columns, figures
 from leaderboards.view import Page, Row, make_page
@@ -41,11 +42,23 @@ def build(run: RunRecord, results: Sequence[CellResult], out: Path) -> Path:
     """
     place = {cell: i for i, cell in enumerate(run.cells)}
     ordered = [_public(r) for r in sorted(results, key=lambda result: (place.get(result.id, len(place)), result.id))]
-    write_atomically(out / "leaderboard.csv", tidy(ordered).to_csv(index=False, lineterminator="\n").encode())
+    write_atomically(out / "leaderboard.csv", _csv(run, ordered).encode())
     write_atomically(out / "leaderboard.json", _json(run, ordered).encode())
     index = out / "index.html"
     write_atomically(index, render(make_page(run, ordered)).encode())
     return index
+
+
+def _csv(run: RunRecord, results: list[CellResult]) -> str:
+    frame = tidy(results)
+    if len(frame):
+        # One measurement per cell is what the page ranks by.
+        frame["ranked_by"] = (
+            frame["primary_space"]
+            & (frame["evaluator"] == columns.RANKED_BY)
+            & (frame["metric"] == primary_metric(run.dataset.task))
+        )
+    return frame.to_csv(index=False, lineterminator="\n")
 
 
 def _public(result: CellResult) -> CellResult:

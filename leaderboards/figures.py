@@ -10,7 +10,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -49,8 +49,8 @@ REFERENCES = re.compile(r"(?:(?<=url\(#)|(?<=^#))[\w.-]+")
 """Ids that an attribute refers to."""
 FONT = re.compile(r"font-family:[^;]*;\s*")
 
-OFFSETS = {"frozen": -0.24, "heads": 0.0, "full": 0.24, REFERENCE: 0.0}
-"""Where a regime's points stand on their model's line."""
+SPREAD = 0.24
+"""How far apart the regimes' points stand on their model's line."""
 
 WIDTH_IN = 8.6
 AXES_HEIGHT_PT = 260.0
@@ -121,10 +121,11 @@ def quality(points: Sequence[Point], *, metric: str, chance: float) -> Markup | 
         axes = figure.subplots()
         for point in (point for point in points if point.reference):
             axes.axvline(point.value, color=MUTED, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
+        offsets = _offsets(points)
         for point in (point for point in points if point.chosen):
-            ends = _place(point, models), point.low, point.high
+            ends = models.index(point.model) + offsets[point.group], point.low, point.high
             axes.hlines(*ends, color=PALETTE[point.group], linewidth=2.2, zorder=4)
-        _scatter(axes, _frame(points, models), x="value", y="row")
+        _scatter(axes, _frame(points, models, offsets), x="value", y="row")
         axes.set(xlabel=f"{metric} on test", ylabel="", ylim=(len(models) - 0.4, -0.6))
         axes.set_yticks(range(len(models)), [_short(model) for model in models])
         axes.grid(visible=False, axis="y")
@@ -156,7 +157,7 @@ def speed(points: Sequence[Point], *, metric: str) -> Markup | None:
         figure = Figure(figsize=(WIDTH_IN, 4.4), layout="constrained")
         axes = figure.subplots()
         _log_axis(axes, [point.images_per_s for point in timed])
-        _scatter(axes, _frame(timed, _by_best(timed)), x="images_per_s", y="value")
+        _scatter(axes, _frame(timed, _by_best(timed), _offsets(timed)), x="images_per_s", y="value")
         axes.set(xlabel="Images per second (log scale)", ylabel=f"{metric} on test")
         axes.tick_params(axis="y", labelcolor=MUTED)
         axes.margins(y=0.12)
@@ -178,15 +179,19 @@ def _by_best(points: Sequence[Point]) -> list[str]:
     return sorted({point.model for point in points}, key=order)
 
 
-def _place(point: Point, models: Sequence[str]) -> float:
-    """Where a point stands on the axis of models, regimes side by side."""
-    return models.index(point.model) + OFFSETS[point.group]
+def _offsets(points: Sequence[Point]) -> dict[str, float]:
+    """How far from their model's line the points of each group stand: regimes side by side, one alone on the line."""
+    present = [regime for regime in REGIMES if any(point.group == regime for point in points)]
+    return {REFERENCE: 0.0} | {r: SPREAD * (i - (len(present) - 1) / 2) for i, r in enumerate(present)}
 
 
-def _frame(points: Sequence[Point], models: Sequence[str]) -> pd.DataFrame:
+def _frame(points: Sequence[Point], models: Sequence[str], offsets: Mapping[str, float]) -> pd.DataFrame:
     """One row per point, with its group and its place among the models."""
     return pd.DataFrame(
-        [asdict(point) | {"group": point.group, "row": _place(point, models)} for point in points],
+        [
+            asdict(point) | {"group": point.group, "row": models.index(point.model) + offsets[point.group]}
+            for point in points
+        ],
     )
 
 

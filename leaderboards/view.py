@@ -162,7 +162,7 @@ def _row(result: CellResult, metric: str, columns: Sequence[Column], scale: tupl
         ),
         interval=_interval(primary),
         bar=_bar(primary, scale) if primary and defined else None,
-        weights=_weights_in_words(result),
+        weights=weights_in_words(result),
         untrained=spec.random_weights and spec.regime == "frozen",
         reads=" + ".join(result.inputs) or "nothing",
         answers_image=result.inputs == ("image",),
@@ -171,7 +171,8 @@ def _row(result: CellResult, metric: str, columns: Sequence[Column], scale: tupl
     )
 
 
-def _weights_in_words(result: CellResult) -> str:
+def weights_in_words(result: CellResult) -> str:
+    """Where the weights of a row come from."""
     spec = result.spec
     if spec.weights == NO_ENCODER:
         return "no encoder"
@@ -262,6 +263,9 @@ def _notices(run: RunRecord, rows: Sequence[Row], failures: Sequence[CellResult]
     candidates = [
         _unfinished(run, len(rows) + len(failures)),
         _failed(failures),
+        _undefined(rows),
+        _no_intervals(rows),
+        _no_naive(rows),
         _random(rows),
         _synthetic(run.dataset),
         _ungrouped(run),
@@ -286,6 +290,39 @@ def _failed(failures: Sequence[CellResult]) -> Notice | None:
     return Notice(
         "error", f"{_count(len(failures), 'row')} failed", f"Of {names}. All other rows stand.", link="failed"
     )
+
+
+def _undefined(rows: Sequence[Row]) -> Notice | None:
+    reasons = [row.primary.estimate.why_undefined for row in rows if row.primary and math.isnan(row.value)]
+    if not reasons:
+        return None
+    text = f"Of {_count(len(reasons), 'row')}, which therefore {'has' if len(reasons) == 1 else 'have'} no rank: "
+    return Notice("warning", "The figure that rows are ranked by is undefined", text + _reasons(reasons))
+
+
+def _no_intervals(rows: Sequence[Row]) -> Notice | None:
+    reasons = [
+        row.primary.estimate.why_undefined
+        for row in rows
+        if row.primary and not math.isnan(row.value) and math.isnan(row.primary.estimate.low)
+    ]
+    if not reasons:
+        return None
+    return Notice("warning", "No interval", f"{_count(len(reasons), 'row')}: {_reasons(reasons)}")
+
+
+def _reasons(reasons: Sequence[str | None]) -> str:
+    return "; ".join(dict.fromkeys(reason or "no reason recorded" for reason in reasons)) + "."
+
+
+def _no_naive(rows: Sequence[Row]) -> Notice | None:
+    if not rows or any(row.result.spec.weights == NO_ENCODER for row in rows):
+        return None
+    text = (
+        "Nothing here says what can be had without a model: the majority class, metadata, the report's words, picture"
+        " statistics. Run with all models to see them."
+    )
+    return Notice("warning", "No naive rows", text)
 
 
 def _random(rows: Sequence[Row]) -> Notice | None:

@@ -94,5 +94,5 @@ def test_the_tidy_frame_marks_the_space_a_row_is_ranked_by() -> None:
         measurements=measurements,
     )
     frame = tidy([result])
-    assert frame[["space", "primary"]].to_numpy().tolist() == [["pooled", False], ["projected", True]]
+    assert frame[["space", "primary_space"]].to_numpy().tolist() == [["pooled", False], ["projected", True]]
     assert frame["weights"].unique().tolist() == ["random"]

@@ -21,6 +21,9 @@ from benchmark.seeding import generator
 LEVEL = 0.95
 """Coverage that intervals aim at."""
 
+BIASED = {"ece": "it grows with every sample that is drawn twice, so its resamples lie above the figure itself"}
+"""Metrics whose percentile interval would often leave the figure out, and why."""
+
 TOLERATED_UNDEFINED = 0.05
 """Share of resamples in which a metric may be undefined before its interval is too."""
 
@@ -138,6 +141,8 @@ def _estimate(
     if np.isnan(value):
         return Estimate(value=value, n=len(groups), n_patients=patients, why_undefined=statistic.why_undefined(name))
     interval = percentile_interval(values)
+    if name in BIASED:
+        interval = Interval(np.nan, np.nan, f"no interval: {BIASED[name]}")
     if patients < 2:
         interval = Interval(np.nan, np.nan, "no interval: all samples are of one patient")
     return Estimate(

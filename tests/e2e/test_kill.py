@@ -68,7 +68,7 @@ def cells(folder: Path) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize(("workers", "kills", "shortest", "longest"), [(1, 12, 0.05, 4.0), (2, 3, 4.0, 9.0)])
+@pytest.mark.parametrize(("workers", "kills", "shortest", "longest"), [(1, 10, 0.05, 3.0), (2, 3, 2.0, 6.0)])
 def test_a_run_killed_many_times_ends_as_one_that_was_not(
     tmp_path: Path, toy_file: Path, workers: int, kills: int, shortest: float, longest: float
 ) -> None:

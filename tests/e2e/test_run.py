@@ -85,6 +85,28 @@ def test_a_run_leaves_every_file_it_promises(command: Command, tmp_path: Path) -
         assert (folder / "leaderboard" / name).stat().st_size > 1000
 
 
+def test_the_table_says_what_each_row_starts_from_reads_and_which_was_chosen(toy_file: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(CONFIG))
+    words = [
+        "run",
+        "--models",
+        "majority,toy",
+        "--regime",
+        "frozen",
+        "--config",
+        str(config),
+        "--plugin",
+        str(toy_file),
+    ]
+    shown = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "run")]).stdout
+    (row,) = [line for line in shown.splitlines() if " toy " in line]
+    assert row.split()[:7] == ["*", "toy", "image", "frozen", "none", "none", "0"]
+    assert " random " in row
+    assert "None of them says what the published model can do" in shown
+    assert shown.index(" toy ") < shown.index(" majority ")
+
+
 def test_encoders_run_once_per_weights_and_image_set(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,8 +174,9 @@ def test_a_model_that_raises_is_recorded_and_the_rest_goes_on(command: Command, 
     cell = json.loads((tmp_path / "run" / "cells" / f"{by_model['toy-crash']['id']}.json").read_text())
     assert (cell["failure"]["kind"], cell["failure"]["message"]) == ("RuntimeError", "out of cheese")
     assert "encode_image" in cell["failure"]["traceback_tail"]
-    again = command("--regime", "frozen", models="majority,toy-crash,toy", code=1)
-    assert "FAILED" in again.stderr
+    again = command("--regime", "frozen", "--workers", "3", models="majority,toy-crash,toy,toy-silent", code=1)
+    assert again.stderr.count("toy-crash: frozen, seed 0: FAILED") == 1
+    assert "[2/2]" in again.stderr
 
 
 @pytest.mark.parametrize(
@@ -185,7 +208,7 @@ def test_a_model_that_takes_its_process_with_it_is_recorded_and_the_rest_goes_on
         "toy-image": "done",
     }
     assert "its process died without a word" in result.stderr
-    assert not list((tmp_path / "run" / "locks").glob("*.attempt"))
+    assert result.stderr.count("toy-dies: frozen, seed 0: FAILED") == 1
 
 
 def test_an_augmentation_that_breaks_costs_only_the_rows_that_use_it(command: Command) -> None:

@@ -198,10 +198,30 @@ def test_everything_that_weakens_the_figures_is_announced(demo, tmp_path):
 def test_notices_are_absent_where_there_is_nothing_to_say(demo):
     """A finished run of published weights on real, clean, grouped data with reports has no notice."""
     run, results = demo
-    done = [changed(r, weights="5f2b") for r in results if r.status == "done"]
+    done = [changed(r, weights="5f2b") if r.spec.random_weights else r for r in results if r.status == "done"]
     run = run.model_copy(update={"audit": (), "cells": tuple(r.id for r in done)})
     run = run.model_copy(update={"dataset": run.dataset.model_copy(update={"synthetic": False})})
     assert make_page(run, done).notices == ()
+
+
+def test_what_has_no_figure_no_interval_or_no_naive_row_beside_it_is_announced(demo):
+    """Undefined figures and missing intervals are given with their reason, and so is the absence of naive rows."""
+    run, results = demo
+    row = next(r for r in results if r.spec.regime == "full" and r.status == "done")
+
+    def with_estimate(**values):
+        measurements = tuple(
+            m.model_copy(update={"estimate": m.estimate.model_copy(update=values)}) for m in row.measurements
+        )
+        return {
+            n.title: n.text for n in make_page(run, [row.model_copy(update={"measurements": measurements})]).notices
+        }
+
+    undefined = with_estimate(value=math.nan, why_undefined="no test sample is 'mild'")
+    assert "no test sample is 'mild'" in undefined["The figure that rows are ranked by is undefined"]
+    bare = with_estimate(low=math.nan, high=math.nan, why_undefined="no interval: undefined in 14% of the resamples")
+    assert bare["No interval"] == "1 row: no interval: undefined in 14% of the resamples."
+    assert "No naive rows" in bare
 
 
 def test_header_states_data_protocol_and_hardware(html):
