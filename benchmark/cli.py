@@ -219,7 +219,7 @@ def _show_outcome(outcome: Outcome, page: Path, *, as_json: bool) -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     click.echo("* each model's variant chosen on validation; below the line, references that answer another question")
     for notice in view.notices:
-        if notice.severity != "note":
+        if notice.text and notice.severity != "note":  # the audit's findings were said at the start
             click.echo(f"{notice.title}: {notice.text}")
     for result in outcome.failed:
         assert result.failure is not None, "a failed cell records its failure"
