@@ -20,6 +20,7 @@ from baselines.checkpoint import below, load_strict, read_state
 from baselines.towers import Architecture, DualEncoder, ImageSpec, TextSpec, saved_state, seeded
 from benchmark.errors import BadInput
 from benchmark.model import BuildRequest, Features, ModelCard, Scale
+from benchmark.objective import Contrastive
 
 ARCHITECTURES: dict[Scale, Architecture] = {
     "paper": Architecture(
@@ -68,11 +69,10 @@ UNNAMED_LAYERS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "
 """Layers of a ResNet that was cut into an un-named Sequential (2 and 3 are ReLU and pooling)."""
 
 
-class ConVIRTLoss(nn.Module):
+class ConVIRTLoss(Contrastive):
     """Bidirectional InfoNCE at a fixed temperature, image-to-text weighted by lambda (arXiv:2010.00747, eqs. 2 to 4).
 
-    With augmented texts the loss is the mean of the two terms, as for the harness's default objective: the paper has
-    no such texts. Labels are not used.
+    The paper has no augmented texts; with them it is the mean of the two terms, as for the default objective.
     """
 
     def __init__(self, temperature: float = 0.1, image_to_text: float = 0.75) -> None:
@@ -80,14 +80,8 @@ class ConVIRTLoss(nn.Module):
         self.temperature = temperature
         self.image_to_text = image_to_text
 
-    def forward(self, image: Features, text: Features, augmented: Features | None, labels: Tensor) -> Tensor:  # noqa: ARG002 - the common signature of objectives
-        """Give the scalar loss of B pairs; ``pooled`` is (B, d), L2-normalised."""
-        loss = self._term(image.pooled, text.pooled)
-        if augmented is None:
-            return loss
-        return (loss + self._term(image.pooled, augmented.pooled)) / 2
-
-    def _term(self, image: Tensor, text: Tensor) -> Tensor:
+    def term(self, image: Tensor, text: Tensor) -> Tensor:
+        """Cross-entropy of either direction, weighted."""
         logits = image @ text.T / self.temperature
         target = torch.arange(len(logits), device=logits.device)
         of_images, of_texts = F.cross_entropy(logits, target), F.cross_entropy(logits.T, target)

@@ -9,7 +9,6 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -270,53 +269,39 @@ def train_full(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         # Dropout and stochastic depth draw from torch's global state; it is put back when training ends.
         torch.manual_seed(derive_seed(fingerprint, "inside the model", seed))
-        return _fit(model, data, head, config, seed, fingerprint, device, precision, progress)
-
-
-def _fit(
-    model: Any,  # noqa: ANN401 - a VisionLanguageModel that is also an nn.Module
-    data: Pairs,
-    head: HeadSpec,
-    config: TrainingConfig,
-    seed: int,
-    fingerprint: str,
-    device: torch.device,
-    precision: str,
-    progress: StepProgress | None,
-) -> Adapted:
-    pair = ProjectionPair(model.image_dim, model.text_dim, head, seed=seed).to(device)
-    objective = make_objective(model).to(device)
-    trained = nn.ModuleList([model, pair, objective])
-    trained.train()
-    optimizer = torch.optim.AdamW(
-        [p for p in trained.parameters() if p.requires_grad], config.learning_rate, weight_decay=config.weight_decay
-    )
-    n = len(data.reports)
-    warm_up = _warm_up(optimizer, config, n)
-    draw = generator(fingerprint, "draw rewording", seed)
-    steps = config.epochs * math.ceil(n / config.batch_size)
-    curve: list[float] = []
-    step = 0
-    for epoch in batches(n, config.batch_size, config.epochs, fingerprint=fingerprint, seed=seed):
-        losses = []
-        for rows in epoch:
-            with autocast(device, precision):
-                loss = _pair_loss(model, pair, objective, data, rows, draw, device)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without annotations
-            nn.utils.clip_grad_norm_(trained.parameters(), config.clip)
-            optimizer.step()
-            warm_up.step()
-            losses.append(loss.detach())
-            step += 1
-            if progress:
-                progress(step, steps)
-        curve.append(float(torch.stack(losses).mean()))
-        diverged = _finite(curve)
-        if diverged:
-            raise diverged
-    trained.eval()
-    return Adapted(pair, tuple(curve))
+        pair = ProjectionPair(model.image_dim, model.text_dim, head, seed=seed).to(device)
+        objective = make_objective(model).to(device)
+        trained = nn.ModuleList([model, pair, objective])
+        trained.train()
+        optimizer = torch.optim.AdamW(
+            [p for p in trained.parameters() if p.requires_grad], config.learning_rate, weight_decay=config.weight_decay
+        )
+        n = len(data.reports)
+        warm_up = _warm_up(optimizer, config, n)
+        draw = generator(fingerprint, "draw rewording", seed)
+        steps = config.epochs * math.ceil(n / config.batch_size)
+        curve: list[float] = []
+        step = 0
+        for epoch in batches(n, config.batch_size, config.epochs, fingerprint=fingerprint, seed=seed):
+            losses = []
+            for rows in epoch:
+                with autocast(device, precision):
+                    loss = _pair_loss(model, pair, objective, data, rows, draw, device)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without annotations
+                nn.utils.clip_grad_norm_(trained.parameters(), config.clip)
+                optimizer.step()
+                warm_up.step()
+                losses.append(loss.detach())
+                step += 1
+                if progress:
+                    progress(step, steps)
+            curve.append(float(torch.stack(losses).mean()))
+            diverged = _finite(curve)
+            if diverged:
+                raise diverged
+        trained.eval()
+        return Adapted(pair, tuple(curve))
 
 
 def _pair_loss(

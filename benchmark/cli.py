@@ -150,7 +150,7 @@ def run(
 
 def _show_plan(prepared: Prepared, *, as_json: bool) -> None:
     from benchmark.estimate import estimate
-    from benchmark.run import RunFolder
+    from benchmark.run_folder import RunFolder
 
     folder = RunFolder(prepared.out)
     cells = [

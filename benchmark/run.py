@@ -1,42 +1,36 @@
-"""Running a plan: resume, isolation of failures, one place for every file of the run folder."""
+"""Running a plan: everything before the first unit, resume, isolation of failures, the record of the run."""
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from benchmark.config import RunConfig
 from benchmark.data.audit import audit
 from benchmark.data.manifest import Dataset, load
 from benchmark.data.split import Split, make_split
-from benchmark.errors import BadInput
 from benchmark.model import Modality
 from benchmark.plan import Candidate, Plan, Unit, plan
 from benchmark.progress import Listener, Reporter
 from benchmark.registry import Registry
 from benchmark.result import (
-    SCHEMA_VERSION,
     CellResult,
     DatasetRecord,
     Finding,
     RunRecord,
     SplitRecord,
-    write_atomically,
 )
+from benchmark.run_folder import DIED, ProcessDied, RunFolder, read_record
 from benchmark.store import ArrayStore
 from benchmark.weights import resolve
 from benchmark.workers import run_workers, worker_count
@@ -44,23 +38,11 @@ from benchmark.workers import run_workers, worker_count
 if TYPE_CHECKING:
     import torch
 
-Record = TypeVar("Record", CellResult, RunRecord)
 
 TINY_THREADS = 1
 """Threads of a process at ``tiny`` scale. Its layers are too small to share out: four threads train hardly faster than
 one, and far slower where anything else runs. Units run side by side instead, with the same bits on any number of cores.
 """
-
-
-DIED = "its process died without a word; the system may have run out of memory"
-
-
-class ProcessDied(RuntimeError):
-    """A worker died while it worked on a unit."""
-
-
-class Damaged(BadInput):
-    """A file of the run folder is not what was written there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,164 +270,13 @@ def _outcome(folder: RunFolder, unit: Unit) -> str:
     return f"FAILED, {len(failures)} of {len(unit.cells)} cells: {failure.summary}"
 
 
-# --------------------------------------------------------------------------------------------- files
-
-
-class RunFolder:
-    """The files of one run. Every write is atomic; what is read was whole."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def begin(self, record: RunRecord) -> RunRecord:
-        """Write ``run.json``; a run that is resumed keeps the time it was first started."""
-        before = self._before()
-        if before is not None:
-            if before.split.fingerprint != record.split.fingerprint:
-                raise BadInput(
-                    f"{self.path} holds a run on another dataset or split ({before.dataset.name}, "
-                    f"{before.split.fingerprint}); choose another folder with --out"
-                )
-            record = record.model_copy(update={"started": before.started})
-        self.write_record(record)
-        return record
-
-    def _before(self) -> RunRecord | None:
-        try:
-            return read_record(self.path) if (self.path / "run.json").exists() else None
-        except Damaged:  # it says what was planned, which is known again; the cells are files of their own
-            return None
-
-    def write_record(self, record: RunRecord) -> None:
-        """Replace ``run.json``."""
-        write_atomically(self.path / "run.json", record.model_dump_json(indent=1).encode())
-
-    def write(self, result: CellResult, predictions: pd.DataFrame | None) -> None:
-        """Write a cell: its predictions first, so that a result is never without them."""
-        if predictions is not None:
-            buffer = io.BytesIO()
-            predictions.to_parquet(buffer, index=False)
-            write_atomically(self.path / "predictions" / f"{result.id}.parquet", buffer.getvalue())
-        write_atomically(self._cell(result.id), result.model_dump_json(indent=1).encode())
-
-    def read(self, cell: str) -> CellResult | None:
-        """The result of a cell, or None where there is none yet.
-
-        Raises:
-            Damaged: where the file is not what this version wrote.
-            BadInput: where a newer version wrote it.
-        """
-        file = self._cell(cell)
-        if not file.exists():
-            return None
-        return _parse(CellResult, file)
-
-    def has(self, cell: str) -> bool:
-        """Whether a cell is done; a failed or damaged one is not, and is run again."""
-        try:
-            result = self.read(cell)
-        except Damaged:
-            return False
-        return result is not None and result.status == "done"
-
-    def finished_cells(self) -> set[str]:
-        """Ids of all cells in the folder, of whatever command."""
-        return {file.stem for file in (self.path / "cells").glob("*.json")}
-
-    def finished(self, unit: Unit) -> bool:
-        """Whether all cells of a unit are done."""
-        return all(self.has(spec.id) for _, spec in unit.cells)
-
-    def results(self, record: RunRecord) -> Iterator[CellResult]:
-        """The cells of a run that have a result, in its order."""
-        for cell in record.cells:
-            result = self.read(cell)
-            if result is not None:
-                yield result
-
-    def forget(self, planned: Plan) -> None:
-        """Delete the results of the planned cells."""
-        for spec in planned.specs:
-            self._cell(spec.id).unlink(missing_ok=True)
-            (self.path / "predictions" / f"{spec.id}.parquet").unlink(missing_ok=True)
-
-    @contextmanager
-    def attempt(self, unit: Unit, session: str) -> Iterator[None]:
-        """Mark a unit as begun in this session, and as over when it is, with a result or without.
-
-        Raises:
-            ProcessDied: where it was begun in this session already, and is not over.
-        """
-        died = self._mark(unit) == f"{session} begun"
-        write_atomically(self._mark_file(unit), f"{session} begun".encode())
-        try:
-            if died:
-                raise ProcessDied(DIED)
-            yield
-        finally:
-            write_atomically(self._mark_file(unit), f"{session} over".encode())
-
-    def settled(self, unit: Unit, session: str) -> bool:
-        """Whether a unit is finished, or was tried in this session and failed: another session may try again."""
-        return self.finished(unit) or self._mark(unit) == f"{session} over"
-
-    def _mark(self, unit: Unit) -> str:
-        file = self._mark_file(unit)
-        return file.read_text(encoding="utf-8") if file.exists() else ""
-
-    def _mark_file(self, unit: Unit) -> Path:
-        return self.path / "locks" / f"{unit.id}.attempt"
-
-    @contextmanager
-    def claim(self, unit: Unit, *, wait: bool) -> Iterator[bool]:
-        """Hold a unit's lock; gives False where another process holds it and ``wait`` is False."""
-        (self.path / "locks").mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / "locks" / f"{unit.id}.lock", timeout=-1 if wait else 0)
-        try:
-            lock.acquire()
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
-
-    def _cell(self, cell: str) -> Path:
-        return self.path / "cells" / f"{cell}.json"
-
-
-def read_record(folder: Path) -> RunRecord:
-    """Read ``run.json`` of a run folder.
-
-    Raises:
-        BadInput: where the folder holds no run, or one that a newer version wrote.
-    """
-    file = folder / "run.json"
-    if not file.exists():
-        raise BadInput(f"{folder} is not a run folder: it has no run.json; give the folder that 'run --out' wrote")
-    return _parse(RunRecord, file)
+# --------------------------------------------------------------------------------------------- record
 
 
 def read_run(folder: Path) -> Outcome:
     """Read a finished or unfinished run back."""
     record = read_record(folder)
     return Outcome(folder, record, tuple(RunFolder(folder).results(record)))
-
-
-def _parse(kind: type[Record], file: Path) -> Record:
-    try:
-        record = kind.model_validate_json(file.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise Damaged(
-            f"{file}: not a result of this version ({where or 'file'}: {first['msg']}); "
-            "the command that wrote it, given again, writes it anew"
-        ) from error
-    if record.schema_version > SCHEMA_VERSION:
-        raise BadInput(f"{file}: written by a newer version (schema {record.schema_version}); update this program")
-    return record
 
 
 def _record(prepared: Prepared, provenance: dict[str, object]) -> RunRecord:
