@@ -369,7 +369,7 @@ def data_check(*, path: Path, cache: Path, allow_exclusions: bool, as_json: bool
     from benchmark.data.split import make_split
     from benchmark.run import split_record
 
-    dataset = load(path, cache=cache / "pixels", allow_exclusions=allow_exclusions)
+    dataset = load(path, cache=cache, allow_exclusions=allow_exclusions)
     split = make_split(dataset)
     findings = audit(dataset, split)
     record = split_record(dataset, split)

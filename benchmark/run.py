@@ -140,7 +140,7 @@ def _dataset(config: RunConfig, cache: Path, reporter: Reporter) -> Dataset:
     reporter.say(f"reading {config.data}")
     return load(
         config.data,
-        cache=cache / "pixels",
+        cache=cache,
         allow_exclusions=config.allow_exclusions,
         progress=reporter.lane().stage("decoding pictures"),
     )
