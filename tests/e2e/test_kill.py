@@ -15,21 +15,27 @@ from pathlib import Path
 from benchmark.cli import main
 import benchmark.adapt, benchmark.execute, benchmark.run, leaderboards.build  # the heavy imports, paid once
 
-kills, shortest, longest = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
+kills, new_cells, longest = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 arguments = sys.argv[4:]
 cells = Path(arguments[-1]) / "cells"
 delays = random.Random(0)
 
-def attempt(seconds):
-    """Run the command in a child and kill it after so long; gives its exit code, or None where it was killed."""
+def attempt(new_cells, seconds):
+    """Run the command in a child, and kill it so long after it has finished so many more cells.
+
+    Gives its exit code, or None where it was killed.
+    """
+    before = len(finished())
     child = os.fork()
     if child == 0:
         main(arguments)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    start = None
+    while start is None or time.monotonic() < start + seconds:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
+        if start is None and len(finished()) >= before + new_cells:
+            start = time.monotonic()
         time.sleep(0.005)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -45,11 +51,11 @@ def failures():
 
 killed, kept = 0, {}
 for _ in range(kills):
-    killed += attempt(delays.uniform(shortest, longest)) is None
+    killed += attempt(new_cells, delays.uniform(0.05, longest)) is None
     assert not failures(), failures()
     assert kept.items() <= finished().items(), "a finished cell was written again, or is gone"
     kept = finished()
-code = attempt(300)
+code = attempt(0, 300)
 assert kept.items() <= finished().items(), "a finished cell was written again, or is gone"
 print(json.dumps({"killed": killed, "kept": len(kept)}))
 sys.exit(code)
@@ -68,10 +74,11 @@ def cells(folder: Path) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize(("workers", "kills", "shortest", "longest"), [(1, 10, 0.05, 3.0), (2, 3, 2.0, 6.0)])
+@pytest.mark.parametrize(("workers", "kills", "new_cells", "longest"), [(1, 10, 0, 3.0), (2, 3, 1, 0.5)])
 def test_a_run_killed_many_times_ends_as_one_that_was_not(
-    tmp_path: Path, toy_file: Path, workers: int, kills: int, shortest: float, longest: float
+    tmp_path: Path, toy_file: Path, workers: int, kills: int, new_cells: int, longest: float
 ) -> None:
+    """At any moment, and with two workers (whose start takes longer) shortly after each newly finished cell."""
     config = tmp_path / "config.yaml"
     settings = {
         "phantom_patients": 40,
@@ -87,7 +94,7 @@ def test_a_run_killed_many_times_ends_as_one_that_was_not(
         words = ["run", "--models", "majority,toy", "--config", str(config), "--plugin", str(toy_file)]
         out = tmp_path / name / "run"
         done = subprocess.run(
-            [sys.executable, "-c", DRIVER, str(kills), str(shortest), str(longest), *words, "--out", str(out)],
+            [sys.executable, "-c", DRIVER, str(kills), str(new_cells), str(longest), *words, "--out", str(out)],
             capture_output=True,
             text=True,
         )
@@ -98,7 +105,7 @@ def test_a_run_killed_many_times_ends_as_one_that_was_not(
     run("whole", 0)
     told = run("killed", kills)
     assert told["killed"] > 0
-    assert told["kept"] > 0, told
+    assert told["kept"] >= new_cells * told["killed"], told
     assert cells(tmp_path / "killed" / "run") == cells(tmp_path / "whole" / "run")
     assert len(cells(tmp_path / "whole" / "run")) == 6
     left = [f.name for f in (tmp_path / "killed" / "run" / "cells").iterdir() if f.suffix != ".json"]
