@@ -312,7 +312,8 @@ def _no_intervals(rows: Sequence[Row]) -> Notice | None:
 
 
 def _reasons(reasons: Sequence[str | None]) -> str:
-    return "; ".join(dict.fromkeys(reason or "no reason recorded" for reason in reasons)) + "."
+    words = ((reason or "no reason recorded").removeprefix("no interval: ") for reason in reasons)
+    return "; ".join(dict.fromkeys(words)) + "."
 
 
 def _no_naive(rows: Sequence[Row]) -> Notice | None:

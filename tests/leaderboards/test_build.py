@@ -220,7 +220,7 @@ def test_what_has_no_figure_no_interval_or_no_naive_row_beside_it_is_announced(d
     undefined = with_estimate(value=math.nan, why_undefined="no test sample is 'mild'")
     assert "no test sample is 'mild'" in undefined["The figure that rows are ranked by is undefined"]
     bare = with_estimate(low=math.nan, high=math.nan, why_undefined="no interval: undefined in 14% of the resamples")
-    assert bare["No interval"] == "1 row: no interval: undefined in 14% of the resamples."
+    assert bare["No interval"] == "1 row: undefined in 14% of the resamples."
     assert "No naive rows" in bare
 
 
