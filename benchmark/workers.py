@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import queue
 import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from multiprocessing.queues import Queue
 from typing import Any
 
 from benchmark.config import RunConfig
 from benchmark.plan import Unit
 from benchmark.progress import Advance, Reporter
 
-Message = tuple[int, str, tuple[Any, ...]]
-"""Process id of the worker, what it reports (a method of its lane, or ``advance``), and the arguments."""
-
 HEARTBEAT_S = 0.5
-"""How often the parent looks after its workers, and a worker whether its parent is still there."""
+"""How often a worker looks whether its parent is still there."""
 
 ADVANCE_EVERY_S = 0.2
 """How often a worker says how far a stage is."""
@@ -53,51 +49,52 @@ def run_workers(config: RunConfig, count: int, units: Sequence[Unit], session: s
     builders = [unit.candidate.registered.entry.build for unit in units]
     modules = {build.partition(":")[0] for build in builders if isinstance(build, str)}
     context.set_forkserver_preload(["benchmark.execute", *sorted(modules)])
-    messages: Queue[Message] = context.Queue()
 
-    def start() -> BaseProcess:
-        worker = context.Process(target=_worker, args=(config, session, messages), daemon=True)
+    def start() -> None:
+        # A pipe each: a worker that dies while it writes breaks its own, and no lock that others wait for.
+        receiving, sending = context.Pipe(duplex=False)
+        worker = context.Process(target=_worker, args=(config, session, sending), daemon=True)
         worker.start()
-        return worker
+        sending.close()  # the worker holds the only one now, so that its end, however it comes, ends the pipe
+        workers[receiving] = worker
 
-    advances: dict[int, Advance] = {}
-    workers = [start() for _ in range(count)]
+    workers: dict[Connection, BaseProcess] = {}
+    advances: dict[Connection, Advance] = {}
+    for _ in range(count):
+        start()
     replaced = 0
     try:
         while workers:
-            _pass_on(messages, reporter, advances, HEARTBEAT_S)
-            for worker in [worker for worker in workers if not worker.is_alive()]:
-                workers.remove(worker)
-                reporter.lane(worker.pid or 0).clear()
-                if worker.exitcode != 0 and replaced < len(units):
-                    replaced += 1
-                    workers.append(start())
-        _pass_on(messages, reporter, advances, 0.0)
+            ready = wait(list(workers))
+            for pipe in [pipe for pipe in workers if pipe in ready]:
+                lane = reporter.lane(workers[pipe].pid or 0)
+                try:
+                    report, arguments = pipe.recv()
+                except (EOFError, OSError):  # the worker is over
+                    worker = workers.pop(pipe)
+                    worker.join()
+                    lane.clear()
+                    if worker.exitcode != 0 and replaced < len(units):
+                        replaced += 1
+                        start()
+                    continue
+                if report == "advance":
+                    advances[pipe](*arguments)
+                elif report == "stage":
+                    advances[pipe] = lane.stage(*arguments)
+                else:
+                    getattr(lane, report)(*arguments)
     except KeyboardInterrupt:
-        for worker in workers:
+        for worker in workers.values():
             worker.kill()
         raise
 
 
-def _pass_on(messages: Queue[Message], reporter: Reporter, advances: dict[int, Advance], wait_s: float) -> None:
-    try:
-        while True:
-            worker, report, arguments = messages.get(timeout=wait_s)
-            if report == "advance":
-                advances[worker](*arguments)
-            elif report == "stage":
-                advances[worker] = reporter.lane(worker).stage(*arguments)
-            else:
-                getattr(reporter.lane(worker), report)(*arguments)
-    except queue.Empty:
-        return
-
-
 class _Sender:
-    """The listener inside a worker: passes everything on to the parent's lane, how far a stage is only so often."""
+    """The listener inside a worker: passes every call on to the parent's lane, how far a stage is only so often."""
 
-    def __init__(self, messages: Queue[Message]) -> None:
-        self._messages = messages
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
 
     def begin(self, unit: str) -> None:
         """Send the unit's name."""
@@ -121,10 +118,13 @@ class _Sender:
         self._send("end", unit, outcome, seconds)
 
     def _send(self, report: str, *arguments: Any) -> None:  # noqa: ANN401 - the arguments of a listener's methods
-        self._messages.put((os.getpid(), report, arguments))
+        try:
+            self._pipe.send((report, arguments))
+        except OSError:  # nobody is left to tell; what is finished is on disk
+            os._exit(1)
 
 
-def _worker(config: RunConfig, session: str, messages: Queue[Message]) -> None:
+def _worker(config: RunConfig, session: str, pipe: Connection) -> None:
     """Prepare the run anew in this process, and work."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
@@ -135,7 +135,7 @@ def _worker(config: RunConfig, session: str, messages: Queue[Message]) -> None:
     from benchmark.run import prepare, work
 
     prepared = prepare(config, Registry.load(config.plugins), Reporter(Console(quiet=True)))
-    work(prepared, session, _Sender(messages))
+    work(prepared, session, _Sender(pipe))
 
 
 def _end_with(parent: int) -> None:
