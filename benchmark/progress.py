@@ -66,7 +66,8 @@ class Reporter(AbstractContextManager["Reporter"]):
         self.console.print(escape(text), highlight=False, soft_wrap=True)
 
     def expect(self, units: int) -> None:
-        """Say how many units there are to do."""
+        """Say how many units there are to do; what came before them is over."""
+        self.lane().clear()
         self._total = units
         self._units = self.live.add_task("units", total=units)
 
