@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from benchmark.data.split import train_reports
 from benchmark.plan import Unit
 from benchmark.run import Prepared
+
+if TYPE_CHECKING:
+    import torch
 
 BACKWARD = 3.0
 """A training step costs about this many forward passes: one forward, two backward."""
@@ -27,6 +31,7 @@ def estimate(prepared: Prepared, units: Sequence[Unit]) -> dict[str, Any]:
     from benchmark.workers import worker_count
 
     dataset, config = prepared.dataset, prepared.config
+    device = pick_device(config.device)
     n_images, n_texts = len(set(dataset.pixel_hashes)), len({r for r in dataset.reports or () if r is not None})
     rates: dict[str, tuple[float, float, int]] = {}
     unknown: dict[str, str] = {}
@@ -37,7 +42,7 @@ def estimate(prepared: Prepared, units: Sequence[Unit]) -> dict[str, Any]:
         if unit.kind == "naive" or name in unknown:
             continue
         try:
-            rates[name] = rates.get(name) or _rates(unit, prepared)
+            rates[name] = rates.get(name) or _rates(unit, prepared, device)
         except Exception as error:  # noqa: BLE001 - a model may raise anything; it is shown, and fails in its run
             unknown[name] = f"{type(error).__name__}: {error}"
             continue
@@ -51,28 +56,21 @@ def estimate(prepared: Prepared, units: Sequence[Unit]) -> dict[str, Any]:
             total["text_passes"] += n_texts
             total["minutes"] += one_pass / 60
             total["megabytes"] += 4 * width * (n_images + n_texts) / 1e6
-    side_by_side = max(1, min(worker_count(config, pick_device(config.device).type), len(units)))
+    side_by_side = max(1, min(worker_count(config, device.type), len(units)))
     return {**total, "minutes": total["minutes"] / side_by_side, "unknown": unknown}
 
 
-def _rates(unit: Unit, prepared: Prepared) -> tuple[float, float, int]:
+def _rates(unit: Unit, prepared: Prepared, device: torch.device) -> tuple[float, float, int]:
     """Seconds an image and seconds a text take (0 where none is encoded), and the width of both features."""
     from benchmark import profile
-    from benchmark.embed import autocast, inference, pick_device, preprocessed
-    from benchmark.errors import UnsupportedModality
     from benchmark.execute import make_encoder
     from benchmark.model import BuildRequest
 
     dataset, config = prepared.dataset, prepared.config
-    device = pick_device(config.device)
-    reports = sorted({r for i in prepared.split.train if dataset.reports and (r := dataset.reports[i]) is not None})
-    request = BuildRequest(scale=config.scale, device=str(device), train_reports=tuple(reports))
+    reports = train_reports(dataset, prepared.split)
+    request = BuildRequest(scale=config.scale, device=str(device), train_reports=reports)
     model = make_encoder(unit.candidate.registered, request)
-    first = list(range(min(SAMPLE, len(dataset))))
-    with inference(model), autocast(device, config.precision):
-        pixels = next(preprocessed(model, dataset.pixels, [first], device=device))
-        image_s, text_s = 1 / profile.images_per_s(model, pixels, device=device), 0.0
-        if reports:
-            with suppress(UnsupportedModality):  # an image-only model spends no time on texts
-                text_s = 1 / profile.texts_per_s(model, reports[:SAMPLE], device=device)
-    return image_s, text_s, model.image_dim + model.text_dim
+    images, texts = profile.rates(
+        model, dataset.pixels[:SAMPLE], reports[:SAMPLE], device=device, precision=config.precision
+    )
+    return 1 / images, 0.0 if math.isnan(texts) else 1 / texts, model.image_dim + model.text_dim

@@ -31,8 +31,8 @@ from benchmark.adapt import (
 from benchmark.config import RunConfig
 from benchmark.data.manifest import Dataset
 from benchmark.data.preprocess import picture
-from benchmark.data.split import Split
-from benchmark.embed import Extractor, autocast, inference, preprocessed, to_device
+from benchmark.data.split import Split, train_reports, training_pairs
+from benchmark.embed import Extractor, inference, preprocessed
 from benchmark.errors import BrokenModel, TrainingDiverged, UnsupportedModality
 from benchmark.evaluate.protocol import Space, evaluate
 from benchmark.heads import ProjectionPair
@@ -79,16 +79,14 @@ class Bench:
 
     @cached_property
     def train_reports(self) -> tuple[str, ...]:
-        """Reports of the train split, sorted, each once: all that a tokenizer may learn from."""
-        reports = self.dataset.reports or ()
-        return tuple(sorted({r for i in self.split.train if reports and (r := reports[i]) is not None}))
+        """All that a tokenizer may learn from."""
+        return train_reports(self.dataset, self.split)
 
     @cached_property
     def pairs(self) -> NDArray[np.int64]:
         """Training samples that have a report."""
-        reports = self.dataset.reports
-        assert reports is not None, "the planner trains nothing on a dataset without reports"
-        return np.array([i for i in self.split.train if reports[i] is not None], dtype=np.int64)
+        assert self.dataset.reports is not None, "the planner trains nothing on a dataset without reports"
+        return training_pairs(self.dataset, self.split)
 
     @cached_property
     def labels(self) -> Tensor:
@@ -362,15 +360,13 @@ def _costs(model: VisionLanguageModel, bench: Bench, stage: Stage) -> Profile:
     """Rates on one batch of the dataset's own pictures and reports, and the size of the towers."""
     stage("measuring throughput")
     batch = min(bench.config.encode_batch, len(bench.dataset))
-    with inference(model), autocast(bench.device, bench.config.precision):
-        pixels = next(preprocessed(model, bench.dataset.pixels, [list(range(batch))], device=bench.device))
-        images = profile.images_per_s(model, to_device(pixels, bench.device), device=bench.device)
-        texts = float("nan")
-        if bench.distinct_reports:
-            try:
-                texts = profile.texts_per_s(model, bench.distinct_reports[:batch], device=bench.device)
-            except UnsupportedModality:  # an image-only model has no such rate
-                texts = float("nan")
+    images, texts = profile.rates(
+        model,
+        bench.dataset.pixels[:batch],
+        bench.distinct_reports[:batch],
+        device=bench.device,
+        precision=bench.config.precision,
+    )
     return Profile(images_per_s=images, texts_per_s=texts, parameters=profile.parameters(model))
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from benchmark.config import RunConfig
 from benchmark.data.audit import audit
 from benchmark.data.manifest import Dataset, load
-from benchmark.data.split import Split, make_split
+from benchmark.data.split import Split, make_split, training_pairs
 from benchmark.model import Modality
 from benchmark.plan import Candidate, Plan, Unit, plan
 from benchmark.progress import Listener, Reporter
@@ -30,7 +30,7 @@ from benchmark.result import (
     RunRecord,
     SplitRecord,
 )
-from benchmark.run_folder import DIED, ProcessDied, RunFolder, read_record
+from benchmark.run_folder import ProcessDied, RunFolder, read_record
 from benchmark.store import ArrayStore
 from benchmark.weights import resolve
 from benchmark.workers import run_workers, worker_count
@@ -124,7 +124,7 @@ def _candidates(config: RunConfig, registry: Registry) -> list[Candidate]:
 def _modalities(dataset: Dataset, split: Split) -> list[Modality]:
     """What can be learned from: reports count where at least two training samples have one."""
     has: list[Modality] = ["image"]
-    if dataset.reports is not None and sum(dataset.reports[i] is not None for i in split.train) >= 2:
+    if len(training_pairs(dataset, split)) >= 2:
         has.append("text")
     if dataset.structured is not None:
         has.append("structured")
@@ -159,13 +159,13 @@ def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outco
     from benchmark.execute import failed
     from benchmark.provenance import provenance
 
-    device = _settled(prepared.config)
+    device = _device(prepared.config)
     folder = RunFolder(prepared.out)
     if fresh:
         folder.forget(prepared.plan)
     at_a_time = worker_count(prepared.config, device.type)
     record = folder.begin(_record(prepared, provenance(device, at_a_time)))
-    others = folder.finished_cells() - set(record.cells)
+    others = folder.cells() - set(record.cells)
     if others:
         reporter.say(
             f"{len(others)} finished rows of other commands in {prepared.out} are kept, and are not on this page: "
@@ -190,7 +190,7 @@ def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outco
     for unit in prepared.plan.units:
         for _, spec in unit.cells:
             if folder.read(spec.id) is None:  # every worker is gone, and none of them lived to say why
-                folder.write(failed(unit, spec, record.provenance, ProcessDied(DIED)), None)
+                folder.write(failed(unit, spec, record.provenance, ProcessDied()), None)
     record = record.model_copy(update={"status": "done"})
     folder.write_record(record)
     return Outcome(prepared.out, record, tuple(folder.results(record)))
@@ -208,7 +208,7 @@ def work(prepared: Prepared, session: str, listener: Listener) -> None:
     from benchmark.execute import Bench, execute, failed
     from benchmark.provenance import provenance
 
-    device = _settled(prepared.config)
+    device = _device(prepared.config)
     bench = Bench(
         config=prepared.config,
         dataset=prepared.dataset,
@@ -235,7 +235,7 @@ def work(prepared: Prepared, session: str, listener: Listener) -> None:
         listener.end(unit.name, _outcome(folder, unit), time.perf_counter() - start)
 
 
-def _settled(config: RunConfig) -> torch.device:
+def _device(config: RunConfig) -> torch.device:
     """The device that was asked for, with this process's threads set for the scale."""
     import torch
 

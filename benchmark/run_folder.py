@@ -21,11 +21,12 @@ from benchmark.result import SCHEMA_VERSION, CellResult, RunRecord, write_atomic
 
 Record = TypeVar("Record", CellResult, RunRecord)
 
-DIED = "its process died without a word; the system may have run out of memory"
-
 
 class ProcessDied(RuntimeError):
     """A worker died while it worked on a unit."""
+
+    def __init__(self) -> None:
+        super().__init__("its process died without a word; the system may have run out of memory")
 
 
 class Damaged(BadInput):
@@ -89,7 +90,7 @@ class RunFolder:
             return False
         return result is not None and result.status == "done"
 
-    def finished_cells(self) -> set[str]:
+    def cells(self) -> set[str]:
         """Ids of all cells in the folder, of whatever command."""
         return {file.stem for file in (self.path / "cells").glob("*.json")}
 
@@ -121,7 +122,7 @@ class RunFolder:
         write_atomically(self._mark_file(unit), f"{session} begun".encode())
         try:
             if died:
-                raise ProcessDied(DIED)
+                raise ProcessDied
             yield
         finally:
             write_atomically(self._mark_file(unit), f"{session} over".encode())

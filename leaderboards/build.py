@@ -22,6 +22,8 @@ from leaderboards import columns, figures
 from leaderboards.view import Page, Row, make_page
 
 ABSOLUTE_PATH = re.compile(r"""(?<![\w./:])(?:[A-Za-z]:)?(?:[\\/][^\s\\/:;,'"]+){2,}""")
+"""Two folders or more from a root; a rate such as images/s, a fraction or an address is none."""
+
 STATIC = Path(__file__).with_name("static")
 
 

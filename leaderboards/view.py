@@ -23,9 +23,6 @@ from leaderboards.columns import (
     why_absent,
 )
 
-NO_ENCODER = "none"
-"""``weights`` of a row whose features need no encoder."""
-
 
 @dataclass(frozen=True)
 class Bar:
@@ -162,7 +159,7 @@ def _row(result: CellResult, metric: str, columns: Sequence[Column], scale: tupl
         ),
         interval=_interval(primary),
         bar=_bar(primary, scale) if primary and defined else None,
-        weights=weights_in_words(result),
+        weights=_weights_in_words(result),
         untrained=spec.random_weights and spec.regime == "frozen",
         reads=" + ".join(result.inputs) or "nothing",
         answers_image=result.inputs == ("image",),
@@ -171,10 +168,9 @@ def _row(result: CellResult, metric: str, columns: Sequence[Column], scale: tupl
     )
 
 
-def weights_in_words(result: CellResult) -> str:
-    """Where the weights of a row come from."""
+def _weights_in_words(result: CellResult) -> str:
     spec = result.spec
-    if spec.weights == NO_ENCODER:
+    if spec.start == "none":
         return "no encoder"
     words = {
         (True, "frozen"): "random weights, untrained",
@@ -192,7 +188,7 @@ def _absent(result: CellResult, column: Column) -> Shown:
         return Shown(DASH, None, why_absent(result, column.key.split("-")[0]))
     if column.key == "adapt_s":
         return Shown(DASH, None, "nothing was trained")
-    return Shown(DASH, None, "no encoder to measure" if result.spec.weights == NO_ENCODER else "not measured")
+    return Shown(DASH, None, "no encoder to measure" if result.spec.start == "none" else "not measured")
 
 
 def _interval(measurement: Measurement | None) -> str:
@@ -317,7 +313,7 @@ def _reasons(reasons: Sequence[str | None]) -> str:
 
 
 def _no_naive(rows: Sequence[Row]) -> Notice | None:
-    if not rows or any(row.result.spec.weights == NO_ENCODER for row in rows):
+    if not rows or any(row.result.spec.start == "none" for row in rows):
         return None
     text = (
         "Nothing here says what can be had without a model: the majority class, metadata, the report's words, picture"

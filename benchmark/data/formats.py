@@ -29,6 +29,9 @@ Pixels = NDArray[np.uint8]
 PERCENTILES = (0.5, 99.5)
 """Ends of the grey range of a picture of more than 8 bit that names no window: robust to a few bright pixels."""
 
+SMALLEST_RANGE = 1e-300
+"""Values closer than this are one value: 255 steps between them would overflow."""
+
 MAX_PIXELS = 2**26
 """Pixels of the largest picture that is decoded (8192 x 8192); more is taken for a decompression bomb."""
 
@@ -67,10 +70,6 @@ def read(path: Path, fragment: str | None) -> Pixels:
         reason = shorten(str(error), 120, placeholder="…") or type(error).__name__
         raise BadInput(f"cannot be decoded ({reason}); replace the file or leave the row out") from error
     return _grey_if_equal(pixels)
-
-
-SMALLEST_RANGE = 1e-300
-"""Values closer than this are one value: 255 steps between them would overflow."""
 
 
 def to_8_bit(

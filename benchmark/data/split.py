@@ -185,3 +185,15 @@ def _check_training_labels(dataset: Dataset, parts: NDArray[np.int64]) -> None:
                 f"{name} is the same in all {len(column)} training rows, so nothing can be learned; "
                 "give a split with both in training, or more patients"
             )
+
+
+def training_pairs(dataset: Dataset, split: Split) -> NDArray[np.int64]:
+    """Training samples that have a report: all that pairs can be made of."""
+    reports = dataset.reports or ()
+    return np.array([i for i in split.train if reports and reports[i] is not None], dtype=np.int64)
+
+
+def train_reports(dataset: Dataset, split: Split) -> tuple[str, ...]:
+    """Reports of the train split, sorted, each once: all that a tokenizer may learn from."""
+    reports = dataset.reports or ()
+    return tuple(sorted({r for i in training_pairs(dataset, split) if (r := reports[i]) is not None}))
