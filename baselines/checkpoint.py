@@ -2,14 +2,21 @@
 
 A checkpoint that fits half of a tower and is loaded leniently gives a model that runs and is wrong. Here every tensor
 of the tower must be in the file, in its shape, and every tensor of the file must have a place or be named as unwanted.
+
+Training code saves settings and optimizers beside weights, as pickled objects of libraries that need not be here.
+Reading such a file the usual way runs what it says. It is read here with every class but tensors' own replaced by one
+that does nothing, so that the tensors come out and no code of the file's choosing runs.
 """
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+import types
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors.torch import load_file
@@ -28,6 +35,13 @@ EXTRA_STATE = "_extra_state"
 
 NAMED = 3
 """Keys of each kind that an error names."""
+
+TENSOR_MAKERS = {
+    ("collections", "OrderedDict"),
+    ("torch._utils", "_rebuild_tensor_v2"),
+    ("torch._utils", "_rebuild_parameter"),
+}
+"""All that a pickled state dict of plain tensors names, storages aside, which torch resolves itself."""
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -55,14 +69,68 @@ def _read(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds, checked
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise BadInput(
-            f"{path} holds Python objects beside tensors, or is damaged, and is not read, since reading it could run "
-            "foreign code; save its state dict alone, as tensors, and give that file"
-        ) from error
+        if _is_program(path):
+            raise BadInput(f"{path} is a TorchScript program and not read; give the file of its weights alone")
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:  # objects beside the tensors, or damage
+            return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_INERT)
+    except BadInput:
+        raise
     except Exception as error:  # torch raises KeyError, AttributeError and more on bytes that are no checkpoint
         raise BadInput(f"{path} can't be read as weights ({_first_line(error)}); fetch or copy it again") from error
+
+
+def _is_program(path: Path) -> bool:
+    """Whether torch would take the file for TorchScript, which is code."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("constants.pkl") for name in archive.namelist())
+
+
+class StandIn:
+    """What a pickled object of any class becomes: it takes every argument, state and item, and does nothing."""
+
+    def __new__(cls, *_: object, **__: object) -> StandIn:
+        """Make one, whatever it is given."""
+        return super().__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def append(self, item: object) -> None:
+        """Forget an item."""
+
+    def extend(self, items: object) -> None:
+        """Forget items."""
+
+    def add(self, item: object) -> None:
+        """Forget an item."""
+
+
+class _InertUnpickler(pickle.Unpickler):
+    """Finds tensors' own classes, and for every other name a stand-in: nothing is imported, nothing foreign called."""
+
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - as its base
+        return super().find_class(module, name) if (module, name) in TENSOR_MAKERS else StandIn
+
+
+def _load_inert(file: BinaryIO, **options: Any) -> Any:  # noqa: ANN401 - as pickle has it
+    return _InertUnpickler(file, **options).load()
+
+
+_INERT = types.SimpleNamespace(Unpickler=_InertUnpickler, load=_load_inert, __name__="inert pickle")
+"""What torch uses of a pickle module."""
 
 
 def _first_line(error: Exception) -> str:
@@ -80,11 +148,13 @@ def _unwrapped(stored: Any) -> Any:  # noqa: ANN401
 def _defect(stored: Any) -> str | None:  # noqa: ANN401
     """What makes this something else than named tensors, or None."""
     if not isinstance(stored, Mapping):
-        return f"it holds a {type(stored).__name__}"
+        return f"it holds a {'Python object' if isinstance(stored, StandIn) else type(stored).__name__}"
     if not stored:
         return "it is empty"
     odd = next((key for key, value in stored.items() if not (isinstance(key, str) and isinstance(value, Tensor))), None)
-    return None if odd is None else f"{odd!r} is a {type(stored[odd]).__name__}"
+    if odd is None:
+        return None
+    return f"{odd!r} is a {'Python object' if isinstance(stored[odd], StandIn) else type(stored[odd]).__name__}"
 
 
 def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -130,3 +200,51 @@ def load_strict(
 
 def _some(keys: list[str]) -> str:
     return ", ".join(keys[:NAMED]) + (", ..." if len(keys) > NAMED else "")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the tensors under one prefix of a file belong to."""
+
+    tower: str
+    """What it is, for counts and messages."""
+    module: nn.Module
+    unwanted: tuple[str, ...] = ()
+    """Beginnings of keys, less the prefix, that the file may hold and the module has no use for."""
+    rename: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
+    """Brings the file's keys, less the prefix, to the module's."""
+
+
+def load_parts(
+    state: Mapping[str, Tensor], parts: Mapping[str, Part], *, source: Path, unwanted: tuple[str, ...] = ()
+) -> dict[str, str]:
+    """Load a file that holds several modules, each under a prefix of its own, and count per part.
+
+    Args:
+        state: the file's tensors.
+        parts: prefix -> what is under it. Where one prefix begins with another, a key goes to the longer one.
+        source: the file, for messages.
+        unwanted: whole keys that the file may hold and no part has a use for.
+
+    Raises:
+        BadInput: naming keys that belong to no part, or what is missing, has no place or another shape in one.
+    """
+    shares: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in parts}
+    strange = []
+    for key, value in state.items():
+        prefix = max((p for p in parts if key.startswith(p)), key=len, default=None)
+        if prefix is not None:
+            shares[prefix][key.removeprefix(prefix)] = value
+        elif key not in unwanted:
+            strange.append(key)
+    if strange:
+        raise BadInput(
+            f"{source} is not the file expected: {len(strange)} of its {len(state)} tensors belong to no part of the "
+            f"model ({_some(strange)}); is it the file of this architecture?"
+        )
+    return {
+        part.tower: load_strict(
+            part.module, part.rename(shares[prefix]), tower=part.tower, source=source, unwanted=part.unwanted
+        )
+        for prefix, part in parts.items()
+    }

@@ -9,59 +9,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from baselines.cards import BIOMED_ROBERTA, CONVIRT, CONVIRT_RELEASE
-from baselines.checkpoint import below, load_strict, read_state
-from baselines.towers import Architecture, DualEncoder, ImageSpec, TextSpec, saved_state, seeded
+from baselines.checkpoint import Part, load_parts, read_state
+from baselines.towers import (
+    TINY_BERT,
+    TINY_RESNET,
+    Architecture,
+    DualEncoder,
+    ImageSpec,
+    Released,
+    TextSpec,
+    build_dual,
+)
+from benchmark.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from benchmark.errors import BadInput
-from benchmark.model import BuildRequest, Features, ModelCard, Scale
-from benchmark.objective import Contrastive
+from benchmark.model import BuildRequest, Features, Scale
+from benchmark.objective import Contrastive, pairwise
+
+
+def _architecture(size: int, options: Mapping[str, Any], text: Mapping[str, Any], max_length: int) -> Architecture:
+    config = {"type_vocab_size": 1, "layer_norm_eps": 1e-5, **text, "pad_token_id": 1}
+    return Architecture(
+        ImageSpec("resnet50.tv_in1k", size, options),
+        TextSpec("roberta", config, max_length, "pooler"),
+        Preprocess(size, IMAGENET_MEAN, IMAGENET_STD, fit="stretch", interpolation="bilinear"),
+    )
+
 
 ARCHITECTURES: dict[Scale, Architecture] = {
-    "paper": Architecture(
-        ImageSpec("resnet50.tv_in1k", 224),
-        TextSpec(
-            "roberta",
-            {
-                "vocab_size": 50265,
-                "hidden_size": 768,
-                "max_position_embeddings": 514,
-                "type_vocab_size": 1,
-                "layer_norm_eps": 1e-5,
-                "pad_token_id": 1,
-            },
-            128,
-            "pooler",
-        ),
-        pad=False,
-    ),
-    "tiny": Architecture(
-        ImageSpec("resnet50.tv_in1k", 64, {"layers": (1, 1, 1, 1), "channels": (16, 32, 64, 128)}),
-        TextSpec(
-            "roberta",
-            {
-                "vocab_size": 2000,
-                "hidden_size": 96,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 4,
-                "intermediate_size": 192,
-                "max_position_embeddings": 98,  # RoBERTa counts positions from pad_token_id + 1
-                "type_vocab_size": 1,
-                "layer_norm_eps": 1e-5,
-                "hidden_dropout_prob": 0.0,
-                "attention_probs_dropout_prob": 0.0,
-                "pad_token_id": 1,
-            },
-            96,
-            "pooler",
-        ),
-        pad=False,
-    ),
+    "paper": _architecture(224, {}, {"vocab_size": 50265, "hidden_size": 768, "max_position_embeddings": 514}, 128),
+    # RoBERTa counts positions from pad_token_id + 1, so two rows of its table are never reached.
+    "tiny": _architecture(64, TINY_RESNET, {**TINY_BERT, "max_position_embeddings": 98}, 96),
 }
 """Towers per scale. timm's ResNet-50 has torchvision's layers and key names, its ``tv`` tag its statistics."""
 
@@ -80,11 +63,9 @@ class ConVIRTLoss(Contrastive):
         self.temperature = temperature
         self.image_to_text = image_to_text
 
-    def term(self, image: Tensor, text: Tensor) -> Tensor:
+    def term(self, image: Features, text: Features) -> Tensor:
         """Cross-entropy of either direction, weighted."""
-        logits = image @ text.T / self.temperature
-        target = torch.arange(len(logits), device=logits.device)
-        of_images, of_texts = F.cross_entropy(logits, target), F.cross_entropy(logits.T, target)
+        of_images, of_texts = pairwise(image.pooled @ text.pooled.T / self.temperature)
         return self.image_to_text * of_images + (1 - self.image_to_text) * of_texts
 
 
@@ -102,22 +83,12 @@ class ConVIRT(DualEncoder):
         return ConVIRTLoss()
 
 
-class ReleasedConVIRT(ConVIRT):
+class ReleasedConVIRT(Released, ConVIRT):
     """ConVIRT with the projections that were trained with its towers: Linear-ReLU-Linear, as wide as the text tower."""
 
-    def __init__(self, card: ModelCard, shape: Architecture, tokenizer: Tokenizer | None, *, seed: int) -> None:
-        super().__init__(card, shape, tokenizer, seed=seed)
-        with seeded("projections", seed):
-            self.image_projection = _projection(self.image_dim, self.text_dim)
-            self.text_projection = _projection(self.text_dim, self.text_dim)
-
-    def project_image(self, features: Features) -> Tensor:
-        """Project pooled image features to unit vectors (B, text_dim)."""
-        return F.normalize(self.image_projection(features.pooled), dim=-1)
-
-    def project_text(self, features: Features) -> Tensor:
-        """Project pooled text features to unit vectors (B, text_dim)."""
-        return F.normalize(self.text_projection(features.pooled), dim=-1)
+    def projections(self, shape: Architecture) -> tuple[nn.Module, nn.Module]:  # noqa: ARG002 - as its base
+        """Both with a hidden layer as wide as their output, 768 at scale ``paper``."""
+        return _projection(self.image_dim, self.text_dim), _projection(self.text_dim, self.text_dim)
 
     def load_published(self, folders: Mapping[str, Path]) -> None:
         """Load BenchX's release strictly and count.
@@ -127,22 +98,13 @@ class ReleasedConVIRT(ConVIRT):
         """
         assert self.text is not None, "published files bring a tokenizer, and a tokenizer a text tower"
         file = folders[CONVIRT_RELEASE.repo_id] / CONVIRT_RELEASE.files[0]
-        state = read_state(file)
         parts = {
-            "visual.model.": ("image tower", self.image.trunk),
-            "linguistic.encoder.": ("text tower", self.text.encoder),
-            "vis_proj.": ("image projection", self.image_projection),
-            "lin_proj.": ("text projection", self.text_projection),
+            "visual.model.": Part("image tower", self.image.trunk, rename=_named),
+            "linguistic.encoder.": Part("text tower", self.text.encoder),
+            "vis_proj.": Part("image projection", self.image_projection),
+            "lin_proj.": Part("text projection", self.text_projection),
         }
-        strange = [key for key in state if not key.startswith(tuple(parts))]
-        if strange:
-            raise BadInput(
-                f"{file} is not BenchX's ConVIRT: {strange[0]!r} belongs to no part of it ({len(strange)} such)"
-            )
-        self.loaded = {
-            name: load_strict(module, _named(below(state, prefix)), tower=name, source=file)
-            for prefix, (name, module) in parts.items()
-        }
+        self.loaded = load_parts(read_state(file), parts, source=file)
 
 
 def _projection(d_in: int, d_out: int) -> nn.Sequential:
@@ -150,7 +112,7 @@ def _projection(d_in: int, d_out: int) -> nn.Sequential:
 
 
 def _named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give the layers of an un-named trunk their names; keys of other parts stay as they are."""
+    """Give the layers of an un-named trunk their names."""
     if "4.0.conv1.weight" not in state:
         return dict(state)
     split = {key: key.partition(".") for key in state}
@@ -173,11 +135,6 @@ def byte_level_bpe(vocabulary: Path, merges: Path) -> Tokenizer:
     return tokenizer
 
 
-def build(request: BuildRequest) -> ConVIRT:
-    """Build ``convirt``: with the released projections where they were loaded, without where there are none."""
-    if request.weights == "pretrained" and request.scale != "paper":
-        raise BadInput("convirt has published weights at scale 'paper' only; use --weights random")
-    saved = saved_state(request)
-    released = request.weights == "pretrained" or "image_projection.0.weight" in (saved or {})
-    kind = ReleasedConVIRT if released else ConVIRT
-    return kind.build(CONVIRT.card, ARCHITECTURES[request.scale], request, saved)
+def build(request: BuildRequest) -> DualEncoder:
+    """Build ``convirt``."""
+    return build_dual(CONVIRT.card, ARCHITECTURES, request, ConVIRT, ReleasedConVIRT)

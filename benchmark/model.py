@@ -47,6 +47,8 @@ class WeightSource(BaseModel):
     """Why no commit is named. Whoever fetches such files is told which commit came; results carry their digest."""
     files: tuple[str, ...]
     """File names inside the repository that the loader reads."""
+    address: str = ""
+    """Where a person downloads the files, for those that are on no hub."""
     tower: str
     """What the files hold, in words: ``image tower``, ``text tower``, ``both towers``."""
     licence: str
@@ -91,6 +93,9 @@ class ModelCard(BaseModel):
     """What the published weights were trained on, and whether labels of a benchmark's kind were among it."""
     weights: tuple[WeightSource, ...] = ()
     """Published weights; empty where the system has none."""
+    random_as: str = ""
+    """Model of the same architecture and objective, where only published weights tell the two apart: in a run that has
+    both, with random weights, this one has no rows of its own."""
     reported: tuple[ReportedFigures, ...] = ()
     """Figures printed in papers."""
     extra: str | None = None

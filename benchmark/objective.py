@@ -16,14 +16,20 @@ class Contrastive(nn.Module):
 
     def forward(self, image: Features, text: Features, augmented: Features | None, labels: Tensor) -> Tensor:  # noqa: ARG002 - the common signature of objectives
         """Give the scalar loss of B pairs; ``pooled`` is (B, d), L2-normalised."""
-        loss = self.term(image.pooled, text.pooled)
+        loss = self.term(image, text)
         if augmented is None:
             return loss
-        return (loss + self.term(image.pooled, augmented.pooled)) / 2
+        return (loss + self.term(image, augmented)) / 2
 
-    def term(self, image: Tensor, text: Tensor) -> Tensor:
-        """The loss of pictures (B, d) against texts (B, d), pair by pair."""
+    def term(self, image: Features, text: Features) -> Tensor:
+        """The loss of B pictures against B texts, pair by pair."""
         raise NotImplementedError
+
+
+def pairwise(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of (B, B) logits whose diagonal is right: of images (rows) over texts, and of texts over images."""
+    target = torch.arange(len(logits), device=logits.device)
+    return F.cross_entropy(logits, target), F.cross_entropy(logits.T, target)
 
 
 class InfoNCE(Contrastive):
@@ -36,8 +42,7 @@ class InfoNCE(Contrastive):
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
-    def term(self, image: Tensor, text: Tensor) -> Tensor:
+    def term(self, image: Features, text: Features) -> Tensor:
         """Half the cross-entropy of either direction."""
-        logits = self.log_scale.exp().clamp(max=100.0) * image @ text.T
-        target = torch.arange(len(logits), device=logits.device)
-        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        of_images, of_texts = pairwise(self.log_scale.exp().clamp(max=100.0) * image.pooled @ text.pooled.T)
+        return (of_images + of_texts) / 2

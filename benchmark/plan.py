@@ -35,6 +35,11 @@ class Candidate:
     weights: dict[int, ResolvedWeights]
     """Seed -> weights. Random weights differ by seed; published ones stand once, under the first seed."""
 
+    @property
+    def random(self) -> bool:
+        """Whether it starts from random weights."""
+        return any(weights.kind == "random" for weights in self.weights.values())
+
     def at(self, seed: int) -> ResolvedWeights:
         """The weights that a seed starts from."""
         return self.weights.get(seed) or next(iter(self.weights.values()))
@@ -141,8 +146,14 @@ def plan(
     distinct, collapsed = variants(config)
     impossible: dict[str, str] = {}
     units: list[Unit] = []
+    random = {c.registered.name for c in candidates if c.random}
     for candidate in sorted(candidates, key=lambda c: c.registered.entry.kind == "encoder"):
         entry = candidate.registered.entry
+        if candidate.random and entry.card.random_as in random:
+            collapsed[candidate.registered.name] = (
+                f"the same as {entry.card.random_as}: only published weights tell the two apart"
+            )
+            continue
         possible = []
         for variant in distinct if entry.kind == "encoder" else (FROZEN,):
             why_not = _why_impossible(entry, variant, has)

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
+from baselines.cards import BIO_CLINICAL_BERT, LUMBAR_SPINE, TABLE_2
 from benchmark.model import ModelCard, ModelEntry, ReportedFigures, WeightSource
-
-BIO_CLINICAL_BERT = WeightSource(
-    repo_id="emilyalsentzer/Bio_ClinicalBERT",
-    revision="d5892b39a4adaed74b92212a44081509db72f87b",
-    files=("pytorch_model.bin", "vocab.txt"),
-    tower="text tower",
-    licence="MIT",
-)
-"""Alsentzer et al., Clinical NLP 2019, arXiv:1904.03323."""
 
 _AVERAGING = (
     "Precision, recall and F1 are weighted averages printed as whole percents, while the paper's baseline rows are "
@@ -43,8 +35,8 @@ def _card(
         weights=(source, BIO_CLINICAL_BERT),
         reported=(
             ReportedFigures(
-                source="arXiv:2509.20813, Table 2 (linear heads, d = 256)",
-                dataset="Lumbar Spine MRI, Mendeley Data k57fr854j2 v2",
+                source=f"{TABLE_2} (linear heads, d = 256)",
+                dataset=LUMBAR_SPINE,
                 values=row,
                 caveat=f"{caveat}{_AVERAGING}",
             ),

@@ -10,82 +10,48 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from baselines.cards import BIO_CLINICAL_BERT
 from baselines.checkpoint import below, load_strict, read_state
-from baselines.towers import Architecture, DualEncoder, ImageSpec, TextSpec, saved_state
+from baselines.towers import (
+    BIO_CLINICAL,
+    TINY_BERT,
+    TINY_RESNET,
+    TINY_SWIN,
+    TINY_VIT,
+    Architecture,
+    DualEncoder,
+    ImageSpec,
+    TextSpec,
+    as_trained,
+    build_dual,
+)
 from baselines.wordpiece import read_wordpiece
-from benchmark.errors import BadInput
 from benchmark.model import BuildRequest, ModelEntry, Scale
-from lumbarclip.cards import BIO_CLINICAL_BERT, RESNET50, SWIN, VIT
+from lumbarclip.cards import RESNET50, SWIN, VIT
 from lumbarclip.loss import SoftCLIPLoss
 
-BERT_BASE = TextSpec("bert", {"vocab_size": 28996, "hidden_size": 768, "pad_token_id": 0}, 128, "cls")
-"""BioClinicalBERT: BERT-base (transformers' defaults) over BioBERT's cased vocabulary, used lower-cased."""
 
-BERT_TINY = TextSpec(
-    "bert",
-    {
-        "vocab_size": 2000,
-        "hidden_size": 96,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 192,
-        "max_position_embeddings": 96,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        "pad_token_id": 0,
-    },
-    96,
-    "cls",
-)
+def _architecture(arch: str, size: int, options: Mapping[str, Any], text: TextSpec) -> Architecture:
+    image = ImageSpec(arch, size, options)
+    return Architecture(image, text, as_trained(image))
 
-_RESNET50 = "resnet50.a1_in1k"
-_VIT = "vit_base_patch16_224.augreg2_in21k_ft_in1k"
-_SWIN = "swin_base_patch4_window7_224.ms_in22k_ft_in1k"
+
+def _scales(arch: str, tiny: Mapping[str, Any]) -> dict[Scale, Architecture]:
+    return {
+        "paper": _architecture(arch, 224, {}, TextSpec("bert", BIO_CLINICAL, 128, "cls")),
+        "tiny": _architecture(arch, 64, tiny, TextSpec("bert", TINY_BERT, 96, "cls")),
+    }
+
 
 ARCHITECTURES: dict[str, dict[Scale, Architecture]] = {
-    "lumbarclip-resnet50": {
-        "paper": Architecture(ImageSpec(_RESNET50, 224), BERT_BASE),
-        # A quarter of every stage's width, one bottleneck block each.
-        "tiny": Architecture(
-            ImageSpec(_RESNET50, 64, {"layers": (1, 1, 1, 1), "channels": (16, 32, 64, 128)}), BERT_TINY
-        ),
-    },
-    "lumbarclip-vit": {
-        "paper": Architecture(ImageSpec(_VIT, 224), BERT_BASE),
-        "tiny": Architecture(
-            ImageSpec(
-                _VIT,
-                64,
-                {"img_size": 64, "patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 4, "mlp_ratio": 2},
-            ),
-            BERT_TINY,
-        ),
-    },
-    "lumbarclip-swin": {
-        "paper": Architecture(ImageSpec(_SWIN, 224), BERT_BASE),
-        # The second block of a stage is the shifted one; only a map larger than the window (stages 1 and 2) shifts.
-        "tiny": Architecture(
-            ImageSpec(
-                _SWIN,
-                64,
-                {
-                    "img_size": 64,
-                    "patch_size": 8,
-                    "window_size": 2,
-                    "embed_dim": 16,
-                    "depths": (2, 2, 2, 2),
-                    "num_heads": (1, 2, 4, 8),
-                    "mlp_ratio": 2,
-                    "drop_path_rate": 0.0,
-                },
-            ),
-            BERT_TINY,
-        ),
-    },
+    "lumbarclip-resnet50": _scales("resnet50.a1_in1k", TINY_RESNET),
+    "lumbarclip-vit": _scales("vit_base_patch16_224.augreg2_in21k_ft_in1k", TINY_VIT),
+    "lumbarclip-swin": _scales("swin_base_patch4_window7_224.ms_in22k_ft_in1k", TINY_SWIN),
 }
 """Towers per model and scale. ``paper`` is timm's architecture of that name, to the layer."""
 
@@ -145,23 +111,21 @@ def bert_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return encoder | others  # what is neither of the two has no place, and the strict load says so
 
 
-def build_resnet50(request: BuildRequest) -> LumbarCLIP:
+def build_resnet50(request: BuildRequest) -> DualEncoder:
     """Build ``lumbarclip-resnet50``."""
     return _build(RESNET50, request)
 
 
-def build_vit(request: BuildRequest) -> LumbarCLIP:
+def build_vit(request: BuildRequest) -> DualEncoder:
     """Build ``lumbarclip-vit``."""
     return _build(VIT, request)
 
 
-def build_swin(request: BuildRequest) -> LumbarCLIP:
+def build_swin(request: BuildRequest) -> DualEncoder:
     """Build ``lumbarclip-swin``."""
     return _build(SWIN, request)
 
 
-def _build(entry: ModelEntry, request: BuildRequest) -> LumbarCLIP:
-    card = entry.card
-    if request.weights == "pretrained" and request.scale != "paper":
-        raise BadInput(f"{card.name} has published weights at scale 'paper' only; use --weights random")
-    return LumbarCLIP.build(card, ARCHITECTURES[card.name][request.scale], request, saved_state(request))
+def _build(entry: ModelEntry, request: BuildRequest) -> DualEncoder:
+    # What was published are towers without projections, so one class serves all weights.
+    return build_dual(entry.card, ARCHITECTURES[entry.card.name], request, LumbarCLIP, LumbarCLIP)

@@ -72,7 +72,9 @@ def allowed(file: str, what: Import) -> bool:
         return within(what.name, "benchmark", "baselines")
     if package == "lumbarclip":
         return within(
-            what.name, "benchmark", "lumbarclip", "baselines.towers", "baselines.checkpoint", "baselines.wordpiece"
+            what.name,
+            *("benchmark", "lumbarclip"),
+            *(f"baselines.{shared}" for shared in ("cards", "towers", "checkpoint", "wordpiece")),
         )
     return within(what.name, "leaderboards", "benchmark.result", "benchmark.errors", "benchmark.evaluate")
 
