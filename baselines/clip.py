@@ -57,8 +57,8 @@ ARCHITECTURES: dict[Scale, Architecture] = {
     "paper": _architecture(224, {}, TextSpec("clip", _TEXT, 77, "eot")),
     "tiny": _architecture(64, TINY_VIT, TextSpec("clip", {**TINY, "bos_token_id": 2, "eos_token_id": 3}, 77, "eot")),
 }
-"""Towers per scale. Padding is masked, so it may have any number; OpenAI's own code pads with 0. ``tiny`` reads a learned
-vocabulary, whose [CLS] and [SEP] take the places of start and end of text."""
+"""Towers per scale. Padding is masked, so it may have any number; OpenAI's own code pads with 0. ``tiny`` reads a
+learned vocabulary, whose [CLS] and [SEP] take the places of start and end of text."""
 
 
 class CLIP(DualEncoder):

@@ -6,9 +6,10 @@ averaged, is the global feature (2048), its third stage, through a 1 x 1 convolu
 is the sum of its tokens over the 97 places that texts were padded to. ``tiny`` has the same topology at 64 px (enlarged
 to 85), narrow and shallow, and without dropout.
 
-Three things of the published code are kept although they look odd, since the weights were trained with them: the
+Four things of the published code are kept although they look odd, since the weights were trained with them: the
 attention of a word over regions is a softmax of a softmax; a text's words are cut by as many as there are unknown words
-among them; sentences of one word are dropped. What is not kept: the published zero-shot score adds a local similarity
+among them; sentences of one word are dropped; a number before a full stop is taken for that of a list's item and lost,
+so that "at L4/L5." is read as "at l4 l". What is not kept: the published zero-shot score adds a local similarity
 whose word counts are character counts and which depends on the pictures it is computed beside. Zero-shot and retrieval
 are taken in the global space here, as for every model.
 """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from baselines.checkpoint import below, load_strict, read_state
+from baselines.checkpoint import Part, below, load_parts, load_strict, read_state
 from benchmark.errors import BadInput, MissingWeights
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b.bias": torch.ones(4)}
@@ -60,12 +62,48 @@ def test_safetensors_are_read(tmp_path: Path) -> None:
     assert all(torch.equal(state[key], TENSORS[key]) for key in TENSORS)
 
 
-def test_code_in_a_file_is_refused_and_not_run(tmp_path: Path) -> None:
+class Settings(dict):
+    """As training code saves: a mapping of its own class, with items, state and attributes."""
+
+    def __init__(self, **items: Any) -> None:
+        super().__init__(items)
+        self.history = [Path("log"), {"nested": object}]
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_objects_beside_tensors_are_left_aside_and_their_code_is_not_run(tmp_path: Path, legacy: bool) -> None:
     marker = tmp_path / "it ran"
-    path = saved(tmp_path / "w.pth", {"state_dict": TENSORS, "config": Harmful(marker)})
-    with pytest.raises(BadInput, match=r"w\.pth holds Python objects beside tensors"):
-        read_state(path)
+    content = {
+        "state_dict": TENSORS | {"b.bias": nn.Parameter(TENSORS["b.bias"])},
+        "config": Harmful(marker),
+        "hyper_parameters": Settings(lr=0.1),
+        "callbacks": {Settings: [1, 2], "when": {Path("a"), Path("b")}},
+        "optimizer": {"step": torch.Size([2]), "device": torch.device("cpu"), "dtype": torch.float16},
+    }
+    path = tmp_path / "w.pth"
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    state = read_state(path)
+    assert all(torch.equal(state[key], TENSORS[key]) for key in TENSORS)
     assert not marker.exists()
+
+
+def test_an_object_in_a_tensors_place_is_refused_and_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "it ran"
+    for content in ({"state_dict": TENSORS | {"c": Harmful(marker)}}, Harmful(marker)):
+        with pytest.raises(BadInput, match=r"w\.pth is not a state dict: .*Python object"):
+            read_state(saved(tmp_path / "w.pth", content))
+    (tmp_path / "w.pth").write_bytes(pickle.dumps(Harmful(marker)))
+    with pytest.raises(BadInput, match="can't be read as weights"):
+        read_state(tmp_path / "w.pth")
+    assert not marker.exists()
+
+
+def test_a_program_is_refused(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch announces the end of TorchScript
+        torch.jit.script(tower()).save(tmp_path / "w.pt")
+    with pytest.raises(BadInput, match=r"w\.pt is a TorchScript program and not read"):
+        read_state(tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +129,7 @@ def test_a_truncated_file_is_one_sentence(tmp_path: Path, name: str, kept: int) 
     else:
         save_file(TENSORS, path)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(BadInput, match=rf"{name} (can't be read|holds Python objects beside tensors, or is damaged)"):
+    with pytest.raises(BadInput, match=rf"{name} can't be read"):
         read_state(path)
 
 
@@ -149,3 +187,19 @@ def test_only_the_exact_set_of_tensors_loads(kept: set[str], added: set[str]) ->
         return
     with pytest.raises(BadInput, match=f"{len(kept)}/7 tensors fit"):
         load_strict(target, state, tower="t", source=Path("w"))
+
+
+def test_parts_of_a_file_go_to_the_longest_prefix_and_are_counted(tmp_path: Path) -> None:
+    trunk, head = nn.Linear(2, 3), nn.Linear(3, 4)
+    parts = {
+        "net.": Part("trunk", trunk, unwanted=("pooler.",), rename=lambda s: {k.lower(): v for k, v in s.items()}),
+        "net.fc.": Part("head", head),
+    }
+    state = {"net.WEIGHT": torch.ones(3, 2), "net.bias": torch.ones(3), "net.pooler.x": torch.ones(1)}
+    state |= {"net.fc.weight": torch.ones(4, 3), "net.fc.bias": torch.zeros(4), "scale": torch.ones(())}
+    loaded = load_parts(state, parts, source=tmp_path, unwanted=("scale",))
+    assert loaded == {"trunk": "2/2", "head": "2/2"}
+    assert trunk.weight.detach().eq(1).all()
+    assert head.bias.detach().eq(0).all()
+    with pytest.raises(BadInput, match=r"1 of its 6 tensors belong to no part of the model \(scale\)"):
+        load_parts(state, parts, source=tmp_path)

@@ -1,4 +1,4 @@
-"""MedCLIP is the published package to the layer: embeddings, preprocessing, loss and files against ``medclip`` itself."""
+"""MedCLIP is the published package to the layer: embeddings, preprocessing, loss, files."""
 
 from __future__ import annotations
 
@@ -330,9 +330,11 @@ def test_the_other_towers_release_is_refused(package, tmp_path: Path) -> None:
 
 def test_names_of_both_generations_of_transformers_mean_the_same(package) -> None:
     state = oracle(package, MEDCLIP_VIT).vision_model.model.state_dict()
-    old = {k.removeprefix("vision_model.model."): v for k, v in
-           as_published({f"vision_model.model.{k}": v for k, v in state.items()}).items()
-           if not k.startswith("text_model") and not k.endswith("index")}
+    old = {
+        k.removeprefix("vision_model.model."): v
+        for k, v in as_published({f"vision_model.model.{k}": v for k, v in state.items()}).items()
+        if not k.startswith("text_model") and not k.endswith("index")
+    }
     assert old.keys() != state.keys()
     one, two = swin_of(old), swin_of(state)
     assert one.keys() == two.keys()

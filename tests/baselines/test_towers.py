@@ -13,14 +13,21 @@ import torch
 import torchvision
 from transformers import BertTokenizer
 
-from baselines import convirt
+from baselines import biomedclip, clip, convirt, gloria, medclip
 from baselines.towers import DualEncoder, ImageSpec, ImageTower, TextTower, seeded
 from baselines.wordpiece import learn_wordpiece, read_wordpiece, wordpiece
 from benchmark.errors import BadInput, UnsupportedModality
 from lumbarclip import model as lumbarclip
 from lumbarclip.cards import RESNET50
 
-SHAPES = {**lumbarclip.ARCHITECTURES, "convirt": convirt.ARCHITECTURES}
+SHAPES = {
+    **lumbarclip.ARCHITECTURES,
+    "convirt": convirt.ARCHITECTURES,
+    "gloria": gloria.ARCHITECTURES,
+    **medclip.ARCHITECTURES,
+    "biomedclip": biomedclip.ARCHITECTURES,
+    "clip": clip.ARCHITECTURES,
+}
 REPORTS = (
     "At L3/4 there is a moderate disc bulge with narrowing of the left lateral recess.",
     "At L4/5 a right paracentral disc herniation compresses the traversing nerve root.",
@@ -89,7 +96,7 @@ def test_pooled_is_the_mean_of_the_map_or_the_class_token(name: str) -> None:
     with torch.inference_mode():
         out = tower(pixels)
         expected = out.tokens.mean(dim=1)
-        if name == "lumbarclip-vit":
+        if name in ("lumbarclip-vit", "biomedclip", "clip"):
             expected = tower.trunk.forward_features(pixels)[:, 0]
             assert out.tokens.shape[1] == 64
     assert torch.allclose(out.pooled, expected, atol=1e-5)
@@ -97,9 +104,10 @@ def test_pooled_is_the_mean_of_the_map_or_the_class_token(name: str) -> None:
 
 def test_tiny_swin_really_shifts_windows() -> None:
     """A tiny topology that lost the shifted window would be another architecture."""
-    tower = ImageTower(SHAPES["lumbarclip-swin"]["tiny"].image)
-    shifts = [module.shift_size for module in tower.modules() if hasattr(module, "shift_size")]
-    assert (1, 1) in shifts
+    for name in ("lumbarclip-swin", "medclip-vit"):
+        tower = ImageTower(SHAPES[name]["tiny"].image)
+        shifts = [module.shift_size for module in tower.modules() if hasattr(module, "shift_size")]
+        assert (1, 1) in shifts
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -126,7 +134,7 @@ def text_tower(name: str = "lumbarclip-vit") -> TextTower:
         return TextTower(spec, learn_wordpiece(REPORTS, 2000, pad_id=spec.config["pad_token_id"])).eval()
 
 
-@pytest.mark.parametrize("name", ["lumbarclip-vit", "convirt"])
+@pytest.mark.parametrize("name", ["lumbarclip-vit", "convirt", "gloria", "medclip-vit", "clip"])
 def test_a_text_does_not_feel_its_batch_mates(name: str) -> None:
     tower = text_tower(name)
     with torch.inference_mode():
@@ -134,7 +142,7 @@ def test_a_text_does_not_feel_its_batch_mates(name: str) -> None:
         alone = torch.cat([tower([text]).pooled for text in TEXTS])
     assert together.pooled.dtype == torch.float32
     assert (together.pooled - alone).abs().max() < 1e-5
-    assert together.tokens.shape == (len(TEXTS), 96, 96)  # 'disc' 300 times is cut at 96 tokens
+    assert together.tokens.shape == (len(TEXTS), tower.spec.max_length, 96)  # 'disc' 300 times is cut
     assert together.mask[2].sum() == 2  # the empty text is its two special tokens
     assert len({tuple(row.tolist()) for row in together.pooled}) == len(TEXTS)
 

@@ -23,14 +23,21 @@ def noise(*shape):
 
 
 def by_torchvision(image, how):
-    """Pad, resize with Pillow, scale and normalise a three-channel copy."""
-    image = image.convert("RGB")
+    """Fit, resize with Pillow, scale and normalise a three-channel copy."""
+    image = (image.convert("L") if how.grey else image).convert("RGB")
     width, height = image.size
-    side = max(width, height)
+    side = max(width, height, how.canvas)
     left, top = (side - width) // 2, (side - height) // 2
+    fits = {
+        "pad": (v2.Pad([left, top, side - width - left, side - height - top]), (how.size, how.size)),
+        "stretch": (v2.Identity(), (how.size, how.size)),
+        "crop": (v2.Identity(), [how.size]),
+    }
+    before, size = fits[how.fit]
     steps = [
-        v2.Pad([left, top, side - width - left, side - height - top]) if how.pad else v2.Identity(),
-        v2.Resize((how.size, how.size), interpolation=MODES[how.interpolation], antialias=True),
+        before,
+        v2.Resize(size, interpolation=MODES[how.interpolation], antialias=True),
+        v2.CenterCrop(how.size),
         v2.ToImage(),
         v2.ToDtype(torch.float32, scale=True),
         v2.Normalize(how.mean, how.std),
@@ -45,9 +52,11 @@ def by_torchvision(image, how):
     [
         Preprocess(224),
         Preprocess(64, CLIP_MEAN, CLIP_STD, interpolation="bilinear"),
-        Preprocess(32, HALF, HALF, pad=False),
+        Preprocess(32, HALF, HALF, fit="stretch"),
+        Preprocess(31, CLIP_MEAN, CLIP_STD, fit="crop"),
+        Preprocess(64, grey=True, canvas=100),
     ],
-    ids=["imagenet", "clip", "half"],
+    ids=["imagenet", "clip", "stretched", "cropped", "grey on a canvas"],
 )
 def test_equals_torchvision(shape, channels, how):
     image = picture(noise(*shape, *channels))
@@ -118,9 +127,12 @@ def test_record_is_json_and_differs_with_every_setting():
         replace(how, size=225),
         replace(how, mean=HALF),
         replace(how, std=HALF),
-        replace(how, pad=False),
+        replace(how, fit="stretch"),
+        replace(how, fit="crop"),
         replace(how, interpolation="bilinear"),
+        replace(how, grey=True),
+        replace(how, canvas=300),
     ]
     assert json.loads(json.dumps(how.record()))["size"] == 224
-    assert len({digest(each.record()) for each in [how, *others]}) == 6
+    assert len({digest(each.record()) for each in [how, *others]}) == 9
     assert digest(how.record()) == digest(Preprocess(224, IMAGENET_MEAN, IMAGENET_STD).record())
