@@ -21,7 +21,9 @@ class SentenceOrder:
     def reword(self, report: str, count: int, rng: np.random.Generator) -> list[str]:
         """Give ``count`` orders; two of them may be equal."""
         sentences = BOUNDARY.split(report)
-        return ["\n".join(rng.permutation(sentences)) for _ in range(count)]
+        # A last sentence without its full stop stays last: anywhere else it would run on into the next one.
+        last = [] if report.rstrip().endswith((".", "!", "?")) else [sentences.pop()]
+        return ["\n".join([*rng.permutation(sentences), *last]) for _ in range(count)]
 
 
 ENTRY = AugmentationEntry(
