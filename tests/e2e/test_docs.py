@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from benchmark.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "plugin" / "README.md"]
 COMMANDS = [
-    (page.name, line.strip().split("#")[0].split("&&")[-1].strip())
+    (page.relative_to(ROOT).as_posix(), line.strip().split("#")[0].split("&&")[-1].strip())
     for page in PAGES
     for line in page.read_text(encoding="utf-8").splitlines()
     if re.match(r"\s*(\S*/)?python -m benchmark ", line.split("&&")[-1])
