@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmark.model import ModelCard, ModelEntry, ReportedFigures, WeightSource
+from benchmark.model import ModelCard, ModelEntry, ReportedFigures, Size, WeightSource
 
 CONVIRT_RELEASE = WeightSource(
     repo_id="youngzhou12/ConVIRT",
@@ -34,6 +34,10 @@ CONVIRT = ModelEntry(
         inputs=("image",),
         training_data="Chest X-rays with their reports (MIMIC-CXR), without labels.",
         weights=(CONVIRT_RELEASE, BIOMED_ROBERTA),
+        sizes={
+            "paper": Size(parameters=148_153_664, image_dim=2048, text_dim=768, input_size=224),
+            "tiny": Size(parameters=873_728, image_dim=512, text_dim=96, input_size=64),
+        },
         reported=(
             ReportedFigures(
                 source="arXiv:2509.20813, Table 2",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.errors import BadInput
 
@@ -51,6 +51,22 @@ class WeightSource(BaseModel):
     """What the files hold, in words: ``image tower``, ``text tower``, ``both towers``."""
     licence: str
     """Licence of the weights as stated by their publisher, or ``not stated``."""
+
+
+class Size(BaseModel):
+    """How large a model is at one scale, known without building it. ``check-model`` holds the card to it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    parameters: int = Field(ge=0)
+    """Parameters of the model as built with random weights. Projections that only a release brings, and heads, are not
+    among them."""
+    image_dim: int = Field(ge=0)
+    """Width of pooled image features."""
+    text_dim: int = Field(ge=0)
+    """Width of pooled text features."""
+    input_size: int = Field(gt=0)
+    """Side in pixels of the square that ``preprocess`` gives."""
 
 
 class ReportedFigures(BaseModel):
@@ -93,6 +109,8 @@ class ModelCard(BaseModel):
     """Published weights; empty where the system has none."""
     reported: tuple[ReportedFigures, ...] = ()
     """Figures printed in papers."""
+    sizes: dict[Scale, Size] = {}
+    """How large the model is, for the scales at which that is stated."""
     extra: str | None = None
     """Optional dependency group it needs, as in ``pip install 'lumbarclip-benchmark[EXTRA]'``."""
     version: str = "1"

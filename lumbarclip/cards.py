@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmark.model import ModelCard, ModelEntry, ReportedFigures, WeightSource
+from benchmark.model import ModelCard, ModelEntry, ReportedFigures, Scale, Size, WeightSource
 
 BIO_CLINICAL_BERT = WeightSource(
     repo_id="emilyalsentzer/Bio_ClinicalBERT",
@@ -27,7 +27,12 @@ def _timm(repo_id: str, revision: str, licence: str) -> WeightSource:
 
 
 def _card(
-    name: str, encoder: str, source: WeightSource, values: tuple[float, float, float, float], caveat: str
+    name: str,
+    encoder: str,
+    source: WeightSource,
+    sizes: dict[Scale, Size],
+    values: tuple[float, float, float, float],
+    caveat: str,
 ) -> ModelCard:
     row = dict(zip(("Accuracy", "Precision", "Recall", "F1"), values, strict=True))
     return ModelCard(
@@ -41,6 +46,7 @@ def _card(
         training_data="No weights were published: the towers start from ImageNet and clinical notes (MIMIC-III). "
         "Training aligns them with the class labels of the train split, the very labels a probe is scored on.",
         weights=(source, BIO_CLINICAL_BERT),
+        sizes=sizes,
         reported=(
             ReportedFigures(
                 source="arXiv:2509.20813, Table 2 (linear heads, d = 256)",
@@ -57,6 +63,10 @@ RESNET50 = ModelEntry(
         "resnet50",
         "ResNet-50",
         _timm("timm/resnet50.a1_in1k", "767268603ca0cb0bfe326fa87277f19c419566ef", "Apache-2.0"),
+        {
+            "paper": Size(parameters=131_227_712, image_dim=2048, text_dim=768, input_size=224),
+            "tiny": Size(parameters=864_320, image_dim=512, text_dim=96, input_size=64),
+        },
         (95.00, 94.50, 98.08, 94.75),
         "The row fits no averaging: F1 94.75 needs recall 95.00, and 98.08 is MedCLIP-ViT's. ",
     ),
@@ -69,6 +79,10 @@ VIT = ModelEntry(
         _timm(
             "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k", "063c6c38a5d8510b2e57df480445e94b231dad2c", "Apache-2.0"
         ),
+        {
+            "paper": Size(parameters=193_518_336, image_dim=768, text_dim=768, input_size=224),
+            "tiny": Size(parameters=468_288, image_dim=64, text_dim=96, input_size=64),
+        },
         (94.00, 94.00, 94.00, 94.00),
         "",
     ),
@@ -79,6 +93,10 @@ SWIN = ModelEntry(
         "swin",
         "Swin-B",
         _timm("timm/swin_base_patch4_window7_224.ms_in22k_ft_in1k", "a6a1eb2321b4f556fa0fa243fb777d47679f13c9", "MIT"),
+        {
+            "paper": Size(parameters=194_462_904, image_dim=1024, text_dim=768, input_size=224),
+            "tiny": Size(parameters=752_030, image_dim=128, text_dim=96, input_size=64),
+        },
         (89.00, 89.00, 90.00, 89.00),
         "The row contradicts itself: weighted recall is accuracy, and 90 is not 89. ",
     ),
