@@ -431,7 +431,8 @@ def weights_list(*, weights_dir: Path | None, plugins: tuple[Path, ...], as_json
         click.echo(json.dumps(rows, indent=1))
         return
     for row in rows:
-        state = f"in {row['where']}" if row["present"] else "not here"
+        absent = f"not here; download from {row['address']}" if row["address"] else "not here"
+        state = f"in {row['where']}" if row["present"] else absent
         click.echo(
             f"{row['model']}: {row['repo_id']}@{row['revision'][:12]} ({', '.join(row['files'])}), "
             f"{row['licence']}: {state}"

@@ -40,7 +40,8 @@ class WeightSource(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     repo_id: str
-    """Hub repository, ``owner/name``; also the folder looked for under ``--weights-dir``."""
+    """Hub repository, ``owner/name``; also the folder looked for under ``--weights-dir``. Where ``address`` is set, no
+    hub knows it, and it only names that folder."""
     revision: str
     """Pinned commit of the repository, or the branch where ``unpinned`` says why no commit is known."""
     unpinned: str = ""
@@ -51,6 +52,8 @@ class WeightSource(BaseModel):
     """What the files hold, in words: ``image tower``, ``text tower``, ``both towers``."""
     licence: str
     """Licence of the weights as stated by their publisher, or ``not stated``."""
+    address: str = ""
+    """Where a person downloads the files, for those that are on no hub. Shown, and never opened by the harness."""
 
 
 class Size(BaseModel):
