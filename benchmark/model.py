@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from benchmark.data.manifest import Dataset
+    from benchmark.result import Regime
 
 Scale = Literal["paper", "tiny"]
 """``paper``: the published architecture, to the layer. ``tiny``: the same topology, narrow and shallow."""
@@ -247,6 +248,13 @@ class ModelEntry:
     kind: Literal["encoder", "naive"] = "encoder"
     trainable: bool = True
     """Whether ``encode_image`` and ``encode_text`` pass gradients, so that the ``full`` regime exists."""
+
+    @property
+    def regimes(self) -> tuple[Regime, ...]:
+        """The regimes that this model has: training takes pairs, and training towers takes gradients."""
+        if self.kind == "naive" or "text" not in self.card.encodes:
+            return ("frozen",)
+        return ("frozen", "heads", "full") if self.trainable else ("frozen", "heads")
 
     def make(self, request: BuildRequest) -> VisionLanguageModel | NaiveModel:
         """Import the build function if need be, and build."""
