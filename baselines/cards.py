@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmark.model import ModelCard, ModelEntry, ReportedFigures, WeightSource
+from benchmark.model import ModelCard, ModelEntry, ReportedFigures, Scale, Size, WeightSource
 
 CONVIRT_RELEASE = WeightSource(
     repo_id="youngzhou12/ConVIRT",
@@ -30,6 +30,16 @@ BIO_CLINICAL_BERT = WeightSource(
 )
 """Alsentzer et al., Clinical NLP 2019, arXiv:1904.03323."""
 BIO_CLINICAL_VOCABULARY = BIO_CLINICAL_BERT.model_copy(update={"files": ("vocab.txt",), "tower": "tokenizer"})
+
+
+def sizes(*, paper: tuple[int, int, int], tiny: tuple[int, int, int]) -> dict[Scale, Size]:
+    """Sizes of a model at both scales, each as (parameters, image_dim, text_dim)."""
+    (p, p_image, p_text), (t, t_image, t_text) = paper, tiny
+    return {
+        "paper": Size(parameters=p, image_dim=p_image, text_dim=p_text, input_size=224),
+        "tiny": Size(parameters=t, image_dim=t_image, text_dim=t_text, input_size=64),
+    }
+
 
 TABLE_2 = "arXiv:2509.20813, Table 2"
 LUMBAR_SPINE = "Lumbar Spine MRI, Mendeley Data k57fr854j2 v2"
@@ -61,6 +71,7 @@ CONVIRT = ModelEntry(
         inputs=("image",),
         training_data="Chest X-rays with their reports (MIMIC-CXR), without labels.",
         weights=(CONVIRT_RELEASE, BIOMED_ROBERTA),
+        sizes=sizes(paper=(148_153_664, 2048, 768), tiny=(873_728, 512, 96)),
         reported=(_reported(81.52, 85.10, 94.47, 89.54),),
     ),
     build="baselines.convirt:build",
@@ -89,6 +100,8 @@ GLORIA_BENCHX_RELEASE = WeightSource(
     licence="MIT",
 )
 
+_GLORIA_SIZES = sizes(paper=(132_014_144, 2048, 768), tiny=(1_038_464, 512, 96))
+
 GLORIA = ModelEntry(
     card=ModelCard(
         name="gloria",
@@ -101,6 +114,7 @@ GLORIA = ModelEntry(
         training_data="Frontal chest X-rays of CheXpert with the impressions of their reports, which were never "
         "released; without labels.",
         weights=(GLORIA_RELEASE, BIO_CLINICAL_VOCABULARY),
+        sizes=_GLORIA_SIZES,
     ),
     build="baselines.gloria:build",
 )
@@ -114,6 +128,7 @@ BENCHX_GLORIA = ModelEntry(
         inputs=("image",),
         training_data="Chest X-rays with their reports (MIMIC-CXR), without labels.",
         weights=(GLORIA_BENCHX_RELEASE, BIO_CLINICAL_VOCABULARY),
+        sizes=_GLORIA_SIZES,
         random_as="gloria",
         reported=(_reported(82.25, 84.54, 96.44, 90.09),),
     ),
@@ -122,7 +137,7 @@ BENCHX_GLORIA = ModelEntry(
 
 
 def _medclip(
-    name: str, encoder: str, archive: str, build: str, values: tuple[float, float, float, float]
+    name: str, encoder: str, archive: str, size: dict[Scale, Size], values: tuple[float, float, float, float]
 ) -> ModelEntry:
     """One of the two releases, which differ in the image tower."""
     return ModelEntry(
@@ -149,14 +164,27 @@ def _medclip(
                 ),
                 BIO_CLINICAL_VOCABULARY,
             ),
+            sizes=size,
             reported=(_reported(*values),),
         ),
-        build=f"baselines.medclip:build_{build}",
+        build=f"baselines.medclip:build_{name}",
     )
 
 
-MEDCLIP_RESNET50 = _medclip("resnet50", "ResNet-50", "medclip-pretrained", "resnet50", (84.24, 86.94, 95.52, 91.03))
-MEDCLIP_VIT = _medclip("vit", "Swin-T", "medclip-vit-pretrained", "vit", (82.94, 84.16, 98.08, 90.59))
+MEDCLIP_RESNET50 = _medclip(
+    "resnet50",
+    "ResNet-50",
+    "medclip-pretrained",
+    sizes(paper=(131_227_712, 2048, 768), tiny=(939_104, 512, 96)),
+    (84.24, 86.94, 95.52, 91.03),
+)
+MEDCLIP_VIT = _medclip(
+    "vit",
+    "Swin-T",
+    "medclip-vit-pretrained",
+    sizes(paper=(135_239_034, 768, 768), tiny=(826_814, 128, 96)),
+    (82.94, 84.16, 98.08, 90.59),
+)
 
 BIOMEDCLIP_RELEASE = WeightSource(
     repo_id="microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224",
@@ -177,6 +205,7 @@ BIOMEDCLIP = ModelEntry(
         training_data="15 million figures of PubMed Central with their captions, MRI among them; without labels. "
         "Figures of public datasets may be among them.",
         weights=(BIOMEDCLIP_RELEASE,),
+        sizes=sizes(paper=(194_690_304, 768, 768), tiny=(468_288, 64, 96)),
     ),
     build="baselines.biomedclip:build",
 )
@@ -200,6 +229,7 @@ CLIP = ModelEntry(
         inputs=("image",),
         training_data="400 million pictures of the web with their texts; without labels.",
         weights=(CLIP_RELEASE,),
+        sizes=sizes(paper=(148_965_376, 768, 512), tiny=(468_160, 64, 96)),
     ),
     build="baselines.clip:build",
 )

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ import click
 from benchmark.errors import BenchmarkError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from benchmark.registry import Registry
     from benchmark.result import CellResult, Estimate
     from benchmark.run import Outcome, Prepared
@@ -279,41 +282,92 @@ def _broken(registry: Registry) -> list[str]:
 
 
 @main.command()
+@click.option("--weights-dir", type=PATH, help="Folder with one subfolder per hub repository.")
 @PLUGIN
 @AS_JSON
-def models(*, plugins: tuple[Path, ...], as_json: bool) -> None:
-    """List registered models: what they are, who provides them, whether weights are published."""
+def models(*, weights_dir: Path | None, plugins: tuple[Path, ...], as_json: bool) -> None:
+    """List registered models: what they are, how large, whether they can be trained, where their weights are.
+
+    \b
+    python -m benchmark models
+    python -m benchmark models --weights-dir weights --plugin my_model.py --json
+    """
     from benchmark.registry import Registry
+    from benchmark.weights import listing
 
     registry = Registry.load(plugins)
+    entries = registry.models()
+    files: dict[str, list[dict[str, Any]]] = {}
+    for listed in listing([r.entry.card for r in entries.values()], weights_dir):
+        source = dict(listed)
+        files.setdefault(str(source.pop("model")), []).append(source)
     rows: list[dict[str, Any]] = [
         {
             "name": r.name,
+            "title": r.entry.card.title,
             "kind": r.entry.kind,
             "provider": r.provider,
-            "inputs": list(r.entry.card.inputs),
-            "adaptable": r.entry.kind == "encoder" and r.entry.trainable,
-            "weights": [
-                f"{w.repo_id}@{w.revision[:12]}{', not pinned' * bool(w.unpinned)} ({w.licence})"
-                for w in r.entry.card.weights
-            ],
             "summary": r.entry.card.summary,
+            "inputs": list(r.entry.card.inputs),
+            "encodes": list(r.entry.card.encodes) if r.entry.kind == "encoder" else [],
+            "regimes": list(r.entry.regimes),
+            "licence": r.entry.card.licence,
+            "sizes": {scale: size.model_dump() for scale, size in r.entry.card.sizes.items()},
+            "weights": files.get(r.name, []),
         }
-        for r in registry.models().values()
+        for r in entries.values()
     ]
     if as_json:
         click.echo(json.dumps({"models": rows, "broken": list(registry.broken)}, indent=1))
         return
-    for row in rows:
-        reads = " + ".join(row["inputs"]) or "nothing"
-        trains = (
-            "can be trained" if row["adaptable"] else "naive row" if row["kind"] == "naive" else "cannot be trained"
-        )
-        click.echo(f"{row['name']}  [{row['provider']}]\n    {row['summary']}\n    scored from {reads}; {trains}")
-        for source in row["weights"]:
-            click.echo(f"    weights {source}")
+    click.echo("\n\n".join(_model_block(row) for row in rows))
     for line in _broken(registry):
         click.echo(line, err=True)
+
+
+_TRAINING = {
+    1: "cannot be trained: frozen only",
+    2: "can be trained: heads only",
+    3: "can be trained: heads and towers",
+}
+"""What can be trained of a model, by the number of its regimes."""
+
+
+def _model_block(row: dict[str, Any]) -> str:
+    """A model in a few lines of at most 100 columns; only names, paths and addresses longer than that go beyond."""
+    trains = "naive row" if row["kind"] == "naive" else _TRAINING[len(row["regimes"])]
+    lines = [("scored", f"from {' + '.join(row['inputs']) or 'nothing'}; {trains}")]
+    for scale, size in row["sizes"].items():
+        widths = f"features {size['image_dim']} image, {size['text_dim']} text"
+        side = size["input_size"]
+        lines.append((scale, f"{_millions(size['parameters'])} parameters; {widths}; input {side} x {side}"))
+    for i, source in enumerate(row["weights"]):
+        licence = source["licence"].replace("not stated", "licence not stated")
+        revision = source["revision"][:12] if source["pinned"] else "not pinned"
+        what = f"{source['repo_id']} ({source['tower']}, {licence}, {revision})"
+        lines.append(("" if i else "weights", f"{what}: {_whereabouts(source)}"))
+    head = f"{row['name']}: {row['title']}  [{row['provider']}]"
+    body = [_filled(f"    {label:9}", text) for label, text in lines]
+    return "\n".join([head, _filled(" " * 4, row["summary"]), *body])
+
+
+def _whereabouts(source: Mapping[str, Any]) -> str:
+    """Where the files of a source are, or that they are not here, and who must get them."""
+    if source["present"]:
+        return f"in {source['where']}"
+    return f"not here; download from {source['address']}" if source["address"] else "not here"
+
+
+def _millions(parameters: int) -> str:
+    return f"{parameters / 1e6:.1f} M" if parameters >= 100_000 else f"{parameters:,}"
+
+
+def _filled(start: str, text: str) -> str:
+    # Paths and addresses are copied from here, so they are not broken.
+    rest = " " * len(start)
+    return textwrap.fill(
+        text, 100, initial_indent=start, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )
 
 
 @main.command("check-model")
@@ -431,10 +485,9 @@ def weights_list(*, weights_dir: Path | None, plugins: tuple[Path, ...], as_json
         click.echo(json.dumps(rows, indent=1))
         return
     for row in rows:
-        state = f"in {row['where']}" if row["present"] else "not here"
         click.echo(
             f"{row['model']}: {row['repo_id']}@{row['revision'][:12]} ({', '.join(row['files'])}), "
-            f"{row['licence']}: {state}"
+            f"{row['licence']}: {_whereabouts(row)}"
         )
 
 

@@ -1,4 +1,8 @@
-"""The clauses that an encoder pair must keep."""
+"""The clauses that an encoder pair must keep.
+
+All clauses are checked at both scales. A published size is checked on fewer examples (``EXAMPLES``; preprocessing and
+the awkward texts on all), and its training ends with the first step after which every tensor has had a gradient.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,8 @@ from benchmark.conformance_examples import HARD_TEXTS, PAIRED_TEXTS, example_pic
 from benchmark.embed import inference
 from benchmark.errors import TrainingDiverged, UnsupportedModality
 from benchmark.heads import ProjectionPair
-from benchmark.model import Features, HeadSpec, VisionLanguageModel
+from benchmark.model import Features, HeadSpec, Scale, VisionLanguageModel
+from benchmark.profile import parameters
 
 INVARIANCE = 1e-4
 """Largest difference between batchings, relative to the features' root mean square; float32 sums differ by 1e-6."""
@@ -41,16 +46,27 @@ REACHED = 0.9
 STEPS = 3
 """Training steps looked at: layers behind a gain that starts at zero get their first gradient in the second."""
 
+EXAMPLES: dict[Scale, int] = {"tiny": 5, "paper": 3}
+"""Pairs that are encoded and trained on. Three are the fewest that make a batch of two and a ragged one."""
+
 
 class Encoder(Subject):
     """An encoder pair with the example pictures and texts."""
 
-    texts = PAIRED_TEXTS
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """One text per picture; the last is empty."""
+        return PAIRED_TEXTS[-EXAMPLES[self.request.scale] :]
+
+    def prepared(self) -> Tensor:
+        """The example pictures as the model prepares them, (n, 3, H, W)."""
+        pictures = example_pictures()[: EXAMPLES[self.request.scale]]
+        return torch.stack([self.model.preprocess(picture) for picture in pictures])
 
     @cached_property
     def pixels(self) -> Tensor:
-        """The example pictures as the model prepares them, (5, 3, H, W)."""
-        return torch.stack([self.model.preprocess(picture) for picture in example_pictures()])
+        """The example pictures, prepared once."""
+        return self.prepared()
 
     @cached_property
     def reads_text(self) -> bool:
@@ -118,6 +134,24 @@ def _preprocesses(subject: Encoder) -> str:
     return f"{shapes.pop()}"
 
 
+def _has_stated_size(subject: Encoder) -> str:
+    model, stated = subject.model, subject.entry.card.sizes.get(subject.request.scale)
+    if stated is None:
+        raise NotApplicable(f"the card states no size at scale {subject.request.scale!r}")
+    height, width = subject.pixels.shape[-2:]
+    found: dict[str, object] = {"image_dim": model.image_dim, "text_dim": model.text_dim}
+    found["input_size"] = height if height == width else f"{height} x {width}"
+    # Published or saved weights may bring projections, and what is not a module does not show its parameters.
+    counted = subject.request.weights == "random" and isinstance(model, nn.Module)
+    if counted:
+        found["parameters"] = parameters(model)
+    claims = stated.model_dump()
+    wrong = [f"{name} {claims[name]}, and it is {value}" for name, value in found.items() if claims[name] != value]
+    if wrong:
+        raise Broken(f"the card states {'; '.join(wrong)}")
+    return "" if counted else "parameters are not compared"
+
+
 def _encodes_images(subject: Encoder) -> str:
     _sound(subject.encode(subject.model, subject.pixels, None)["image"], len(subject.pixels), subject.model.image_dim)
     return ""
@@ -146,8 +180,8 @@ def _deterministic(subject: Encoder) -> str:
     first = subject.outputs(subject.model)
     subject.encode(subject.model, subject.pixels[1:3], None)  # a model that remembers its last batch shows itself
     equal(first, subject.outputs(subject.model), "the same input again gives other features")
-    again = torch.stack([subject.model.preprocess(picture) for picture in example_pictures()])
-    equal({"pixels": subject.pixels.numpy()}, {"pixels": again.numpy()}, "preprocess gives other values")
+    again = {"pixels": subject.prepared().numpy()}
+    equal({"pixels": subject.pixels.numpy()}, again, "preprocess gives other values")
     return ""
 
 
@@ -233,6 +267,8 @@ def _gradients_flow(subject: Encoder) -> str:
                 if not gradient.isfinite().all():
                     raise Broken(f"the gradient of {name} is not finite")
             reached |= {name for name, gradient in gradients.items() if gradient.any()}
+            if subject.request.scale == "paper" and len(reached) == len(wanted):
+                break
             optimizer.step()
     towers = set(wanted) - _released(model, image, text, wanted)
     unreached = [name for name in wanted if name in towers - reached]
@@ -254,7 +290,7 @@ def _backward(subject: Encoder, model: Any, pair: Any, objective: nn.Module) -> 
         Features(pair.project_image(image.pooled), image.tokens, image.mask),
         Features(pair.project_text(text.pooled), text.tokens, text.mask),
         None,
-        torch.eye(2, device=subject.request.device)[[0, 1, 0, 1, 1]],
+        torch.eye(2, device=subject.request.device)[[0, 1, 0, 1, 1][: len(subject.texts)]],
     )
     torch.autograd.backward(loss)
     return image, text
@@ -355,6 +391,7 @@ ENCODER_CLAUSES = (
     Check("card", card_complete),
     Check("protocol", _is_encoder, ("builds",)),
     Check("preprocess", _preprocesses, ("protocol",)),
+    Check("stated sizes", _has_stated_size, ("builds", "protocol", "preprocess")),
     Check("image features", _encodes_images, ("preprocess",)),
     Check("text features", _encodes_texts, ("protocol",)),
     Check("deterministic", _deterministic, _BOTH),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.errors import BadInput
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from benchmark.data.manifest import Dataset
+    from benchmark.result import Regime
 
 Scale = Literal["paper", "tiny"]
 """``paper``: the published architecture, to the layer. ``tiny``: the same topology, narrow and shallow."""
@@ -40,19 +41,36 @@ class WeightSource(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     repo_id: str
-    """Hub repository, ``owner/name``; also the folder looked for under ``--weights-dir``."""
+    """Hub repository, ``owner/name``; also the folder looked for under ``--weights-dir``. Where ``address`` is set, no
+    hub knows it, and it only names that folder."""
     revision: str
     """Pinned commit of the repository, or the branch where ``unpinned`` says why no commit is known."""
     unpinned: str = ""
     """Why no commit is named. Whoever fetches such files is told which commit came; results carry their digest."""
     files: tuple[str, ...]
     """File names inside the repository that the loader reads."""
-    address: str = ""
-    """Where a person downloads the files, for those that are on no hub."""
     tower: str
     """What the files hold, in words: ``image tower``, ``text tower``, ``both towers``."""
     licence: str
     """Licence of the weights as stated by their publisher, or ``not stated``."""
+    address: str = ""
+    """Where a person downloads the files, for those that are on no hub. Shown, and never opened by the harness."""
+
+
+class Size(BaseModel):
+    """How large a model is at one scale, known without building it. ``check-model`` holds the card to it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    parameters: int = Field(ge=0)
+    """Parameters of the model as built with random weights. Projections that only a release brings, and heads, are not
+    among them."""
+    image_dim: int = Field(ge=0)
+    """Width of pooled image features."""
+    text_dim: int = Field(ge=0)
+    """Width of pooled text features."""
+    input_size: int = Field(gt=0)
+    """Side in pixels of the square that ``preprocess`` gives."""
 
 
 class ReportedFigures(BaseModel):
@@ -98,6 +116,8 @@ class ModelCard(BaseModel):
     both, with random weights, this one has no rows of its own."""
     reported: tuple[ReportedFigures, ...] = ()
     """Figures printed in papers."""
+    sizes: dict[Scale, Size] = {}
+    """How large the model is, for the scales at which that is stated."""
     extra: str | None = None
     """Optional dependency group it needs, as in ``pip install 'lumbarclip-benchmark[EXTRA]'``."""
     version: str = "1"
@@ -231,6 +251,13 @@ class ModelEntry:
     kind: Literal["encoder", "naive"] = "encoder"
     trainable: bool = True
     """Whether ``encode_image`` and ``encode_text`` pass gradients, so that the ``full`` regime exists."""
+
+    @property
+    def regimes(self) -> tuple[Regime, ...]:
+        """The regimes that this model has: training takes pairs, and training towers takes gradients."""
+        if self.kind == "naive" or "text" not in self.card.encodes:
+            return ("frozen",)
+        return ("frozen", "heads", "full") if self.trainable else ("frozen", "heads")
 
     def make(self, request: BuildRequest) -> VisionLanguageModel | NaiveModel:
         """Import the build function if need be, and build."""

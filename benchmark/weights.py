@@ -11,7 +11,7 @@ import json
 import os
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cache
@@ -51,11 +51,15 @@ class Listed(TypedDict):
     model: str
     repo_id: str
     revision: str
+    pinned: bool
     files: list[str]
+    tower: str
     licence: str
     present: bool
     where: str
     """Folder of the files; empty where they are not present."""
+    address: str
+    """Where a person downloads them; empty for files that a hub has."""
 
 
 # --------------------------------------------------------------------------------------------- finding
@@ -110,10 +114,13 @@ def listing(cards: Iterable[ModelCard], weights_dir: Path | None) -> list[Listed
                     "model": card.name,
                     "repo_id": source.repo_id,
                     "revision": source.revision,
+                    "pinned": not source.unpinned,
                     "files": list(source.files),
+                    "tower": source.tower,
                     "licence": source.licence,
                     "present": folder is not None,
                     "where": str(folder or ""),
+                    "address": source.address,
                 }
             )
     return rows
@@ -134,13 +141,15 @@ def _sources(card: ModelCard) -> list[WeightSource]:
     """The card's sources, those of one repository joined, since a repository has one folder.
 
     Raises:
-        BadInput: where a card wants two revisions of one repository.
+        BadInput: where a card wants two revisions of one repository, or has its files from two places.
     """
     joined: dict[str, WeightSource] = {}
     for source in card.weights:
         before = joined.get(source.repo_id)
         if before is not None and before.revision != source.revision:
             raise BadInput(f"model {card.name!r}: its card names two revisions of {source.repo_id}; it may use one")
+        if before is not None and before.address != source.address:
+            raise BadInput(f"model {card.name!r}: its card names two addresses of {source.repo_id}; it may use one")
         files = (*before.files, *source.files) if before else source.files
         joined[source.repo_id] = source.model_copy(update={"files": tuple(dict.fromkeys(files))})
     return list(joined.values())
@@ -163,31 +172,39 @@ def _find(source: WeightSource, weights_dir: Path | None) -> tuple[Path | None, 
         if not lacking:
             return folder, []
         fewest = min(fewest, lacking, key=len)
-    return _in_hub_cache(source), fewest
+    return (None if source.address else _in_hub_cache(source)), fewest
 
 
 def _in_hub_cache(source: WeightSource) -> Path | None:
     """The snapshot folder of the hub's own cache, where it holds all files of the pinned revision."""
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     folder = None
     for name in source.files:
-        file = try_to_load_from_cache(source.repo_id, name, revision=source.revision)
+        try:
+            file = try_to_load_from_cache(source.repo_id, name, revision=source.revision)
+        except HFValidationError:  # no hub repository has such a name; one card must not stop a listing of all
+            return None
         if not isinstance(file, str):
             return None
         folder = Path(file).parents[len(PurePosixPath(name).parts) - 1]
     return folder
 
 
-def _sentence(card: ModelCard, missing: Iterable[tuple[WeightSource, list[str]]], weights_dir: Path | None) -> str:
+def _sentence(card: ModelCard, missing: Sequence[tuple[WeightSource, list[str]]], weights_dir: Path | None) -> str:
     wanted = []
     for source, lacking in missing:
         *others, last = dict.fromkeys(str(place) for place in _places(source, weights_dir))
         places = f"{', '.join(others)} or {last}" if others else last
-        wanted.append(f"{' and '.join(lacking)} of {source.repo_id} (revision {source.revision}) into {places}")
+        origin = f", downloaded from {source.address}," if source.address else f" (revision {source.revision})"
+        wanted.append(f"{' and '.join(lacking)} of {source.repo_id}{origin} into {places}")
+    on_hub = [source.repo_id for source, _ in missing if not source.address]
+    what = "them" if len(on_hub) == len(missing) else f"those of {' and '.join(on_hub)}"
+    fetching = f"fetch {what} with 'python -m benchmark weights fetch {card.name}', or " if on_hub else ""
     return (
         f"model {card.name!r} needs published weights that are not on this machine: put {'; and '.join(wanted)}; "
-        f"or fetch them with 'python -m benchmark weights fetch {card.name}', or use --weights random"
+        f"or {fetching}use --weights random"
     )
 
 
@@ -220,19 +237,30 @@ def fetch(
     """Download the listed files of a card into ``target/owner/name/REVISION`` and give those folders.
 
     Each file appears by a rename when it is whole, and a download that was cut off goes on where it stopped. When all
-    files of a folder are there, ``source.json`` says where they came from and what they are.
+    files of a folder are there, ``source.json`` says where they came from and what they are. Files that are on no hub
+    are left to the user, who is told what to put where when all others are fetched.
 
     Raises:
-        BadInput: where there is nothing to fetch, the hub does not answer within seconds, or refuses.
+        BadInput: where there is nothing to fetch, the hub does not answer within seconds, or refuses, or where files
+            that are on no hub are not here.
     """
     from huggingface_hub import constants
 
     if not card.weights:
         raise BadInput(f"model {card.name!r} has no published weights to fetch")
     say = progress or (lambda _: None)
-    folders = []
-    for source in _sources(card):
+    folders, by_hand = [], []
+    for source in sorted(_sources(card), key=lambda each: bool(each.address)):
         folder = target / source.repo_id / source.revision
+        if source.address:
+            found, _ = _find(source, None if target == default_folder() else target)
+            if found is None:
+                lacking = [name for name in source.files if not (folder / name).is_file()]
+                by_hand.append(f"{' and '.join(lacking)} of {source.repo_id} from {source.address} into {folder}")
+            else:
+                say(f"{source.repo_id} is here already: {found}")
+                folders.append(found)
+            continue
         folders.append(folder)
         if (folder / "source.json").is_file() and all((folder / name).is_file() for name in source.files):
             say(f"{source.repo_id} is here already: {folder}")
@@ -243,6 +271,8 @@ def fetch(
                 f"{' and '.join(source.files)} into {folder}"
             )
         _download(source, folder, endpoint or constants.ENDPOINT, say)
+    if by_hand:
+        raise BadInput(f"model {card.name!r} needs files that are on no hub: download {'; and '.join(by_hand)}")
     return folders
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from baselines.cards import BIO_CLINICAL_BERT, LUMBAR_SPINE, TABLE_2
-from benchmark.model import ModelCard, ModelEntry, ReportedFigures, WeightSource
+from baselines.cards import BIO_CLINICAL_BERT, LUMBAR_SPINE, TABLE_2, sizes
+from benchmark.model import ModelCard, ModelEntry, ReportedFigures, Scale, Size, WeightSource
 
 _AVERAGING = (
     "Precision, recall and F1 are weighted averages printed as whole percents, while the paper's baseline rows are "
@@ -19,7 +19,12 @@ def _timm(repo_id: str, revision: str, licence: str) -> WeightSource:
 
 
 def _card(
-    name: str, encoder: str, source: WeightSource, values: tuple[float, float, float, float], caveat: str
+    name: str,
+    encoder: str,
+    source: WeightSource,
+    size: dict[Scale, Size],
+    values: tuple[float, float, float, float],
+    caveat: str,
 ) -> ModelCard:
     row = dict(zip(("Accuracy", "Precision", "Recall", "F1"), values, strict=True))
     return ModelCard(
@@ -33,6 +38,7 @@ def _card(
         training_data="No weights were published: the towers start from ImageNet and clinical notes (MIMIC-III). "
         "Training aligns them with the class labels of the train split, the very labels a probe is scored on.",
         weights=(source, BIO_CLINICAL_BERT),
+        sizes=size,
         reported=(
             ReportedFigures(
                 source=f"{TABLE_2} (linear heads, d = 256)",
@@ -49,6 +55,7 @@ RESNET50 = ModelEntry(
         "resnet50",
         "ResNet-50",
         _timm("timm/resnet50.a1_in1k", "767268603ca0cb0bfe326fa87277f19c419566ef", "Apache-2.0"),
+        sizes(paper=(131_227_712, 2048, 768), tiny=(864_320, 512, 96)),
         (95.00, 94.50, 98.08, 94.75),
         "The row fits no averaging: F1 94.75 needs recall 95.00, and 98.08 is MedCLIP-ViT's. ",
     ),
@@ -61,6 +68,7 @@ VIT = ModelEntry(
         _timm(
             "timm/vit_base_patch16_224.augreg2_in21k_ft_in1k", "063c6c38a5d8510b2e57df480445e94b231dad2c", "Apache-2.0"
         ),
+        sizes(paper=(193_518_336, 768, 768), tiny=(468_288, 64, 96)),
         (94.00, 94.00, 94.00, 94.00),
         "",
     ),
@@ -71,6 +79,7 @@ SWIN = ModelEntry(
         "swin",
         "Swin-B",
         _timm("timm/swin_base_patch4_window7_224.ms_in22k_ft_in1k", "a6a1eb2321b4f556fa0fa243fb777d47679f13c9", "MIT"),
+        sizes(paper=(194_462_904, 1024, 768), tiny=(752_030, 128, 96)),
         (89.00, 89.00, 90.00, 89.00),
         "The row contradicts itself: weighted recall is accuracy, and 90 is not 89. ",
     ),

@@ -144,6 +144,12 @@ def test_registry_with_our_own_cards_loads_neither_torch_nor_pandas():
     assert loaded & {*HEAVY, "pandas", "scipy"} == set()
 
 
+def test_listing_models_with_sizes_and_weights_does_not_load_torch():
+    loaded = loaded_after("from benchmark.cli import main; main(['models', '--json'], standalone_mode=False)")
+    assert "baselines" in loaded
+    assert loaded & set(HEAVY) == set()
+
+
 def test_help_loads_neither_torch_nor_pandas():
     """What keeps ``--help`` under half a second: a time would measure the machine."""
     loaded = loaded_after("from benchmark.cli import main; main(['--help'], standalone_mode=False)")

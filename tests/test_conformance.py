@@ -16,7 +16,9 @@ from benchmark.conformance import EXAMPLE_REPORTS, NAIVE_CLAUSES, check
 from benchmark.conformance_encoder import ENCODER_CLAUSES
 from benchmark.conformance_examples import TRAIN, example_dataset, with_other_held_out_inputs
 from benchmark.errors import UnsupportedModality
-from benchmark.model import BuildRequest, Features, ModelCard, ModelEntry, WeightSource
+from benchmark.model import BuildRequest, Features, ModelCard, ModelEntry, Size, WeightSource
+from benchmark.profile import parameters
+from benchmark.registry import Registry
 
 CARD = ModelCard(name="sound", title="Sound", summary="A sound model.", paper="none", licence="MIT", inputs=("image",))
 REQUEST = BuildRequest(train_reports=EXAMPLE_REPORTS)
@@ -352,12 +354,19 @@ def failed(entry: ModelEntry, request: BuildRequest = REQUEST) -> dict[str, str]
     return {clause.name: clause.detail for clause in check(entry, request) if clause.passed is False}
 
 
+def with_size(**figures: int) -> ModelCard:
+    """The card of the sound model, with what it states of its size."""
+    size = Size(**({"parameters": 847, "image_dim": 6, "text_dim": 4, "input_size": SIDE} | figures))
+    return CARD.model_copy(update={"sizes": {"tiny": size}})
+
+
 # --------------------------------------------------------------------------------------------- encoders
 
 
-@pytest.mark.parametrize("build", [Sound, ZeroGain])
-def test_sound_model_passes_every_clause(build):
-    clauses = check(ModelEntry(CARD, build), REQUEST)
+@pytest.mark.parametrize(("build", "parameters"), [(Sound, 847), (ZeroGain, 847 + 8 * 42 + 1)])
+def test_sound_model_passes_every_clause(build, parameters, monkeypatch):
+    monkeypatch.setattr(build, "card", with_size(parameters=parameters))
+    clauses = check(ModelEntry(build.card, build), REQUEST)
     assert [clause.name for clause in clauses] == [each.name for each in ENCODER_CLAUSES]
     assert [clause for clause in clauses if clause.passed is not True] == []
 
@@ -429,7 +438,12 @@ def test_what_rests_on_a_failed_clause_is_not_checked_and_says_so():
 
 def test_image_only_model_has_no_text_clauses_and_is_not_failed_for_it():
     found = verdicts(ModelEntry(SaysSo.card, SaysSo))
-    assert {name for name, passed in found.items() if passed is None} == {"text features", "gradient flow", "objective"}
+    assert {name for name, passed in found.items() if passed is None} == {
+        "stated sizes",
+        "text features",
+        "gradient flow",
+        "objective",
+    }
     assert False not in found.values()
 
 
@@ -440,6 +454,7 @@ def test_image_only_model_must_say_so_on_its_card():
 def test_frozen_adapter_around_a_plain_object_has_no_state_clauses():
     found = verdicts(ModelEntry(CARD, PlainObject, trainable=False))
     assert {name for name, passed in found.items() if passed is None} == {
+        "stated sizes",
         "eval mode",
         "gradient flow",
         "state round trip",
@@ -468,6 +483,78 @@ def test_card_must_say_what_a_reader_needs_and_pin_what_it_downloads():
     assert clause(weights=(known,)).passed
     assert clause(weights=(known,)).detail == "a/b is not pinned: its publisher keeps no history"
     assert "no files" in said(weights=(moving.model_copy(update={"revision": "0" * 40, "files": ()}),))
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ({"parameters": 846}, "the card states parameters 846, and it is 847"),
+        ({"image_dim": 7}, "the card states image_dim 7, and it is 6"),
+        ({"text_dim": 0, "input_size": 32}, "the card states text_dim 0, and it is 4; input_size 32, and it is 16"),
+    ],
+)
+def test_size_that_the_card_states_must_be_the_built_models(figures, said, monkeypatch):
+    monkeypatch.setattr(Sound, "card", with_size(**figures))
+    assert failed(ModelEntry(Sound.card, Sound)) == {"stated sizes": said}
+
+
+def test_input_that_is_no_square_has_no_size_to_state(monkeypatch):
+    monkeypatch.setattr(Sound, "card", with_size())
+    monkeypatch.setattr(Sound, "preprocess", lambda self, image: torch.zeros(3, 8, SIDE))
+    assert failed(ModelEntry(Sound.card, Sound))["stated sizes"] == ("the card states input_size 16, and it is 8 x 16")
+
+
+def test_size_at_another_scale_is_not_compared(monkeypatch):
+    monkeypatch.setattr(Sound, "card", CARD.model_copy(update={"sizes": {"paper": with_size().sizes["tiny"]}}))
+    clause = next(c for c in check(ModelEntry(Sound.card, Sound), REQUEST) if c.name == "stated sizes")
+    assert (clause.passed, clause.detail) == (None, "the card states no size at scale 'tiny'")
+
+
+def test_parameters_are_compared_where_they_show_and_are_random(monkeypatch):
+    card = with_size(parameters=1)
+
+    def stated(entry, request=REQUEST):
+        clause = next(c for c in check(entry, request) if c.name == "stated sizes")
+        return clause.passed, clause.detail
+
+    monkeypatch.setattr(PlainObject, "card", card)
+    monkeypatch.setattr(Sound, "card", card)
+    assert stated(ModelEntry(card, PlainObject, trainable=False)) == (True, "parameters are not compared")
+    pretrained = replace(REQUEST, weights="pretrained")
+    assert stated(ModelEntry(card, Sound), pretrained) == (True, "parameters are not compared")
+    assert stated(ModelEntry(card, Sound))[0] is False
+
+
+@pytest.mark.parametrize("build", [Sound, ZeroGain])
+def test_published_size_is_held_to_the_same_clauses_on_fewer_examples(build, monkeypatch):
+    seen: list[int] = []
+    encode = Sound.encode_image
+    monkeypatch.setattr(Sound, "encode_image", lambda self, pixels: seen.append(len(pixels)) or encode(self, pixels))
+    clauses = check(ModelEntry(CARD, build), replace(REQUEST, scale="paper"))
+    assert [clause.name for clause in clauses if clause.passed is not True] == ["stated sizes"]
+    assert set(seen) == {1, 2, 3}
+
+
+@pytest.mark.parametrize("build", [PartlyDetached, CountsPadding, SubtractsTheBatchMean, DropsInEval])
+def test_published_size_fails_as_the_tiny_one_does(build):
+    paper = failed(ModelEntry(CARD, build), replace(REQUEST, scale="paper"))
+    assert list(paper) == list(failed(ModelEntry(CARD, build)))
+
+
+@pytest.mark.parametrize("name", ["convirt", "lumbarclip-resnet50", "lumbarclip-swin", "lumbarclip-vit"])
+def test_sizes_on_our_cards_are_those_of_the_published_architectures(name):
+    """On the meta device: a published size is built in full, and takes no memory. ``check`` looks at the tiny one."""
+    entry = Registry.load().model(name).entry
+    with torch.device("meta"):
+        model = entry.make(BuildRequest(scale="paper", device="meta", train_reports=EXAMPLE_REPORTS))
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    stated = entry.card.sizes["paper"]
+    assert (stated.parameters, stated.image_dim, stated.text_dim) == (
+        parameters(model),
+        model.image_dim,
+        model.text_dim,
+    )
+    assert model.preprocess(Image.new("L", (40, 30))).shape[1:] == (stated.input_size, stated.input_size)
 
 
 def test_check_leaves_global_random_state_and_the_callers_entry_as_they_were():

@@ -18,8 +18,10 @@ from typing import ClassVar
 
 import huggingface_hub
 import pytest
+from click.testing import CliRunner
 
 from benchmark import weights as weights_module
+from benchmark.cli import main
 from benchmark.errors import BadInput, MissingWeights
 from benchmark.model import ModelCard, WeightSource
 from benchmark.weights import default_folder, fetch, listing, resolve
@@ -30,6 +32,17 @@ IMAGE = WeightSource(
 )
 TEXT = WeightSource(
     repo_id="lab/text-tower", revision=TEXT_COMMIT, files=("model.bin", "sub/vocab.txt"), tower="text", licence="MIT"
+)
+
+ADDRESS = "https://storage.invalid/release.zip"
+RELEASED = WeightSource(
+    repo_id="lab/release",
+    revision="v1",
+    unpinned="it is on no hub",
+    files=("both.pth", "words.txt"),
+    tower="both towers",
+    licence="not stated",
+    address=ADDRESS,
 )
 
 
@@ -53,6 +66,18 @@ def put(folder: Path, source: WeightSource, content: str = "content") -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"{content} of {name}")
     return folder
+
+
+@pytest.fixture
+def plugin(tmp_path) -> str:
+    """A plug-in file with a model whose files are on no hub."""
+    file = tmp_path / "released.py"
+    file.write_text(
+        "from benchmark.model import ModelCard, ModelEntry\n"
+        f"CARD = ModelCard.model_validate_json({make_card(RELEASED).model_dump_json()!r})\n"
+        "ENTRIES = [ModelEntry(card=CARD, build='nowhere:build')]\n"
+    )
+    return str(file)
 
 
 @pytest.fixture(autouse=True)
@@ -199,13 +224,60 @@ def test_listing_says_of_every_source_whether_and_where_it_is(tmp_path):
         "model": "two-towers",
         "repo_id": "lab/image-tower",
         "revision": IMAGE_COMMIT,
+        "pinned": True,
         "files": ["model.safetensors"],
+        "tower": "image tower",
         "licence": "MIT",
         "present": True,
         "where": str(tmp_path / "lab" / "image-tower"),
+        "address": "",
     }
     assert (second["repo_id"], second["present"], second["where"]) == ("lab/text-tower", False, "")
     json.dumps([first, second])
+
+
+def test_files_on_no_hub_are_asked_for_by_address_and_never_promised(tmp_path):
+    with pytest.raises(MissingWeights) as caught:
+        resolve(make_card(RELEASED), "pretrained", None, seed=0)
+    sentence = str(caught.value)
+    folder = default_folder() / "lab" / "release" / "v1"
+    assert f"put both.pth and words.txt of lab/release, downloaded from {ADDRESS}, into {folder};" in sentence
+    assert "fetch" not in sentence
+    assert "revision" not in sentence
+    with pytest.raises(MissingWeights) as caught:
+        resolve(make_card(IMAGE, RELEASED), "pretrained", None, seed=0)
+    assert "or fetch those of lab/image-tower with 'python -m benchmark weights fetch two-towers'" in str(caught.value)
+    put(folder, RELEASED)
+    assert resolve(make_card(RELEASED), "pretrained", None, seed=0).files == {RELEASED.repo_id: folder}
+
+
+def test_files_on_no_hub_are_not_looked_for_in_the_hubs_own_cache(tmp_path):
+    put(tmp_path / "hub" / "models--lab--release" / "snapshots" / "v1", RELEASED)
+    (row,) = listing([make_card(RELEASED)], None)
+    assert (row["present"], row["pinned"], row["address"]) == (False, False, ADDRESS)
+
+
+def test_name_that_no_hub_takes_does_not_stop_the_listing():
+    odd = IMAGE.model_copy(update={"repo_id": "a lab/with/odd names"})
+    assert [row["present"] for row in listing([make_card(odd), CARD], None)] == [False] * 3
+
+
+def test_files_of_one_folder_come_from_one_address():
+    hub_file = WeightSource(
+        repo_id=RELEASED.repo_id, revision="v1", unpinned="a test", files=("f",), tower="t", licence="MIT"
+    )
+    with pytest.raises(BadInput, match="two addresses of lab/release"):
+        resolve(make_card(RELEASED, hub_file), "pretrained", None, seed=0)
+
+
+def test_weights_list_shows_the_address_of_what_is_not_here(plugin):
+    shown = CliRunner().invoke(main, ["weights", "list", "--plugin", plugin])
+    line = next(line for line in shown.output.splitlines() if line.startswith("two-towers: lab/release"))
+    assert line.endswith(f"not here; download from {ADDRESS}")
+    folder = put(default_folder() / "lab" / "release" / "v1", RELEASED)
+    shown = CliRunner().invoke(main, ["weights", "list", "--plugin", plugin])
+    assert f"in {folder}" in shown.output
+    assert ADDRESS not in shown.output
 
 
 def test_refusal_needs_no_second_and_neither_torch_nor_transformers():
@@ -310,6 +382,37 @@ def test_fetched_weights_are_what_the_hub_has_and_are_found_afterwards(hub, tmp_
     asked = [line for line in Hub.seen if "resolve" in line]
     assert {line.split("/")[-1] for line in asked} == {"model.safetensors", "model.bin", "vocab.txt"}
     assert all(IMAGE_COMMIT in line or TEXT_COMMIT in line for line in asked)
+
+
+def test_what_is_on_no_hub_is_left_to_the_user_after_all_else_is_fetched(hub, tmp_path):
+    card = make_card(RELEASED, IMAGE)
+    with pytest.raises(BadInput) as caught:
+        fetch(card, tmp_path, endpoint=hub)
+    folder = tmp_path / "lab" / "release" / "v1"
+    assert str(caught.value) == (
+        "model 'two-towers' needs files that are on no hub: "
+        f"download both.pth and words.txt of lab/release from {ADDRESS} into {folder}"
+    )
+    assert (tmp_path / IMAGE.repo_id / IMAGE_COMMIT / "source.json").is_file()
+    assert not any("release" in line for line in Hub.seen)
+    put(folder, RELEASED)
+    (folder / "words.txt").unlink()
+    with pytest.raises(BadInput, match=r"download words\.txt of lab/release"):
+        fetch(card, tmp_path, endpoint=hub)
+    put(folder, RELEASED)
+    lines: list[str] = []
+    assert fetch(card, tmp_path, endpoint=hub, progress=lines.append)[-1] == folder
+    assert f"lab/release is here already: {folder}" in lines
+
+
+def test_fetching_what_is_on_no_hub_ends_with_exit_code_2(plugin, tmp_path):
+    done = CliRunner().invoke(main, ["weights", "fetch", "two-towers", "--plugin", plugin])
+    assert done.exit_code == 2
+    folder = default_folder() / "lab" / "release" / "v1"
+    assert done.output == (
+        "error: model 'two-towers' needs files that are on no hub: "
+        f"download both.pth and words.txt of lab/release from {ADDRESS} into {folder}\n"
+    )
 
 
 def test_weights_fetched_into_a_users_folder_are_found_with_that_folder(hub, tmp_path):
