@@ -84,7 +84,7 @@ GLORIA_PAPER = (
 )
 GLORIA_RELEASE = WeightSource(
     repo_id="marshuang80/gloria",
-    revision="chexpert_resnet50.ckpt",
+    revision="release",
     unpinned="its authors published it as a single file without versions",
     files=("chexpert_resnet50.ckpt",),
     tower="both towers",
@@ -155,7 +155,7 @@ def _medclip(
             weights=(
                 WeightSource(
                     repo_id=f"RyanWangZf/{archive}",
-                    revision=f"{archive}.zip",
+                    revision="release",
                     unpinned="its authors published it as an archive without versions",
                     files=("pytorch_model.bin",),
                     tower="both towers",
