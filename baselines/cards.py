@@ -32,12 +32,12 @@ BIO_CLINICAL_BERT = WeightSource(
 BIO_CLINICAL_VOCABULARY = BIO_CLINICAL_BERT.model_copy(update={"files": ("vocab.txt",), "tower": "tokenizer"})
 
 
-def sizes(*, paper: tuple[int, int, int], tiny: tuple[int, int, int]) -> dict[Scale, Size]:
-    """Sizes of a model at both scales, each as (parameters, image_dim, text_dim)."""
+def sizes(*, paper: tuple[int, int, int], tiny: tuple[int, int, int], tiny_input: int = 64) -> dict[Scale, Size]:
+    """Sizes of a model at both scales, each as (parameters, image_dim, text_dim); 224 px at scale ``paper``."""
     (p, p_image, p_text), (t, t_image, t_text) = paper, tiny
     return {
         "paper": Size(parameters=p, image_dim=p_image, text_dim=p_text, input_size=224),
-        "tiny": Size(parameters=t, image_dim=t_image, text_dim=t_text, input_size=64),
+        "tiny": Size(parameters=t, image_dim=t_image, text_dim=t_text, input_size=tiny_input),
     }
 
 
@@ -100,7 +100,7 @@ GLORIA_BENCHX_RELEASE = WeightSource(
     licence="MIT",
 )
 
-_GLORIA_SIZES = sizes(paper=(132_014_144, 2048, 768), tiny=(1_038_464, 512, 96))
+_GLORIA_SIZES = sizes(paper=(132_014_144, 2048, 768), tiny=(797_824, 512, 64), tiny_input=48)
 
 GLORIA = ModelEntry(
     card=ModelCard(

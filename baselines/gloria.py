@@ -3,8 +3,8 @@
 Paper scale: torchvision's ResNet-50 on pictures that the model itself enlarges from 224 to 299 px; its last map,
 averaged, is the global feature (2048), its third stage, through a 1 x 1 convolution to 768 channels, the local ones
 (19 x 19). BioClinicalBERT's last four layers are summed; word pieces are summed into words, and a text's global feature
-is the sum of its tokens over the 97 places that texts were padded to. ``tiny`` has the same topology at 64 px (enlarged
-to 85), narrow and shallow, and without dropout.
+is the sum of its tokens over the 97 places that texts were padded to. ``tiny`` has the same topology at 48 px (enlarged
+to 64), narrow and shallow, and without dropout.
 
 Four things of the published code are kept although they look odd, since the weights were trained with them: the
 attention of a word over regions is a softmax of a softmax; a text's words are cut by as many as there are unknown words
@@ -92,9 +92,16 @@ def _architecture(size: int, options: Mapping[str, Any], text: TextSpec) -> Arch
 
 ARCHITECTURES: dict[Scale, Architecture] = {
     "paper": _architecture(224, {}, TextSpec("bert", BIO_CLINICAL, 97, "sum of last 4 layers")),
-    # Four layers, so that there are four to sum.
+    # Four layers, so that there are four to sum, and narrower for it; 48 px are enlarged to the 64 of other models.
     "tiny": _architecture(
-        64, TINY_RESNET, TextSpec("bert", {**TINY_BERT, "num_hidden_layers": 4}, 96, "sum of last 4 layers")
+        48,
+        TINY_RESNET,
+        TextSpec(
+            "bert",
+            {**TINY_BERT, "num_hidden_layers": 4, "hidden_size": 64, "intermediate_size": 128},
+            96,
+            "sum of last 4 layers",
+        ),
     ),
 }
 """Towers per scale. timm's ResNet-50 has torchvision's layers and key names."""

@@ -29,7 +29,7 @@ from benchmark.errors import BadInput
 from benchmark.model import BuildRequest, Features, VisionLanguageModel
 
 REPORTS = ("A disc bulge at L4/5 narrows the left recess.", "No finding.", "Stenosis of the canal at L3/4.")
-PIXELS = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+PIXELS = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
 
 
 def units(seed: int, *size: int) -> Tensor:
@@ -403,8 +403,8 @@ def test_saved_state_comes_back_with_or_without_the_projection(tmp_path: Path, r
 def test_random_model_keeps_the_interface_and_has_no_global_projection() -> None:
     model = tiny()
     assert isinstance(model, VisionLanguageModel)
-    assert (model.image_dim, model.text_dim) == (512, 96)
+    assert (model.image_dim, model.text_dim) == (512, 64)
     assert not hasattr(model, "project_image")
     with torch.inference_mode():
         image = model.encode_image(PIXELS)
-    assert image.tokens.shape == (2, 36, 96), "64 px enlarged to 85 are 6 x 6 regions of the third stage"
+    assert image.tokens.shape == (2, 16, 64), "48 px enlarged to 64 are 4 x 4 regions of the third stage"
