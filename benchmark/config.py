@@ -99,7 +99,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "augmentations": ("none", "eda"),
         "heads": ("linear-64",),
         "heads_training": {"epochs": 40, "batch_size": 128, "learning_rate": 1e-3},
-        "full_training": {"epochs": 10, "batch_size": 32, "learning_rate": 1e-3},
+        "full_training": {"epochs": 8, "batch_size": 32, "learning_rate": 1e-3},
     },
     "standard": {
         "regimes": ("frozen", "heads"),

@@ -32,7 +32,7 @@ from benchmark.config import RunConfig
 from benchmark.data.manifest import Dataset
 from benchmark.data.preprocess import picture
 from benchmark.data.split import Split, train_reports, training_pairs
-from benchmark.embed import Extractor, inference, preprocessed
+from benchmark.embed import Extractor, inference, preprocessed, preprocessing
 from benchmark.errors import BrokenModel, TrainingDiverged, UnsupportedModality
 from benchmark.evaluate.protocol import Space, evaluate
 from benchmark.heads import ProjectionPair
@@ -144,7 +144,7 @@ def _towers(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
     for variant, spec in unit.cells:
         if variant == FROZEN:
             spaces = [embedded.pooled(), *_released(model, embedded)]
-            yield _evaluated(unit, spec, bench, spaces, costs, {}, stage)
+            yield _evaluated(unit, spec, bench, spaces, costs, {}, stage, origin=_origin(model))
     for augmentation in sorted({variant.augmentation for variant, _ in unit.cells}):
         wanted = [
             (spec, HeadMember(variant.head, augmentation, spec.seed))
@@ -163,7 +163,16 @@ def _towers(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
                 continue
             space = embedded.projected(adapted.pair)
             costs_here = replace_profile(costs, adapt_s=seconds, head_parameters=profile.parameters(adapted.pair))
-            yield _evaluated(unit, spec, bench, [space], costs_here, _training_record(adapted, bench), stage)
+            yield _evaluated(
+                unit,
+                spec,
+                bench,
+                [space],
+                costs_here,
+                _training_record(adapted, bench),
+                stage,
+                origin=_origin(model),
+            )
 
 
 def _full(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
@@ -193,7 +202,9 @@ def _full(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
             _costs(model, bench, stage), adapt_s=seconds, head_parameters=profile.parameters(adapted.pair)
         )
         spaces = [embedded.pooled(), embedded.projected(adapted.pair.cpu())]
-        yield _evaluated(unit, spec, bench, spaces, costs, _training_record(adapted, bench), stage)
+        yield _evaluated(
+            unit, spec, bench, spaces, costs, _training_record(adapted, bench), stage, origin=_origin(model)
+        )
 
 
 # --------------------------------------------------------------------------------------------- steps
@@ -370,6 +381,11 @@ def _costs(model: VisionLanguageModel, bench: Bench, stage: Stage) -> Profile:
     return Profile(images_per_s=images, texts_per_s=texts, parameters=profile.parameters(model))
 
 
+def _origin(model: VisionLanguageModel) -> dict[str, Any]:
+    """How the model prepares pictures and, where it says so, how many tensors of each tower a file gave."""
+    return {"preprocess": preprocessing(model), "tensors_loaded": dict(getattr(model, "loaded", {}))}
+
+
 def _training_record(adapted: Adapted, bench: Bench) -> dict[str, Any]:
     left_out = len(bench.split.train) - len(bench.pairs)
     return {"losses": list(adapted.losses), "pairs": len(bench.pairs), "left_out_without_report": left_out}
@@ -384,6 +400,7 @@ def _evaluated(
     training: dict[str, Any],
     stage: Stage,
     *,
+    origin: dict[str, Any] | None = None,
     evaluators: Sequence[str] | None = None,
 ) -> Finished:
     stage("evaluating")
@@ -408,7 +425,7 @@ def _evaluated(
             peak_memory_mb=profile.peak_memory_mb(bench.device) if unit.kind != "naive" else float("nan"),
             evaluate_s=time.perf_counter() - start,
         ),
-        provenance=bench.provenance,
+        provenance=bench.provenance | ({"model": origin} if origin else {}),
     )
     return Finished(result, evaluation.predictions)
 

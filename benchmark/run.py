@@ -196,7 +196,7 @@ def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outco
     return Outcome(prepared.out, record, tuple(folder.results(record)))
 
 
-def work(prepared: Prepared, session: str, listener: Listener) -> None:
+def work(prepared: Prepared, session: str, listener: Listener, *, longest_first: bool = False) -> None:
     """Run the units that nobody else is working on, one after another, in this process.
 
     Args:
@@ -204,6 +204,8 @@ def work(prepared: Prepared, session: str, listener: Listener) -> None:
         session: names one start of the command, with all its workers. A unit that a dead worker of this session
             had begun is not begun again, for it would most likely kill this process too; another session may try.
         listener: told of units and stages.
+        longest_first: for one of several processes: trainings of towers before all others, so that at the end no
+            process waits long for the last one. A process of its own keeps the plan's order, quick rows first.
     """
     from benchmark.execute import Bench, execute, failed
     from benchmark.provenance import provenance
@@ -220,6 +222,8 @@ def work(prepared: Prepared, session: str, listener: Listener) -> None:
     )
     folder = RunFolder(prepared.out)
     pending = [unit for unit in prepared.plan.units if not folder.finished(unit)]
+    if longest_first:
+        pending.sort(key=_passes, reverse=True)
     for unit in _taken_in_turn(folder, pending, session):
         listener.begin(unit.name)
         start = time.perf_counter()
@@ -244,6 +248,11 @@ def _device(config: RunConfig) -> torch.device:
     if config.scale == "tiny":
         torch.set_num_threads(TINY_THREADS)
     return pick_device(config.device)
+
+
+def _passes(unit: Unit) -> int:
+    """How often a unit takes the training texts through an encoder with gradients: twice with rewordings."""
+    return sum((variant.augmentation != "none") + 1 for variant, _ in unit.cells) if unit.kind == "full" else 0
 
 
 def _taken_in_turn(folder: RunFolder, units: Sequence[Unit], session: str) -> Iterator[Unit]:

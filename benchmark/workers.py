@@ -135,7 +135,7 @@ def _worker(config: RunConfig, session: str, pipe: Connection) -> None:
     from benchmark.run import prepare, work
 
     prepared = prepare(config, Registry.load(config.plugins), Reporter(Console(quiet=True)))
-    work(prepared, session, _Sender(pipe))
+    work(prepared, session, _Sender(pipe), longest_first=True)
 
 
 def _end_with(parent: int) -> None:

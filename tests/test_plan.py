@@ -59,6 +59,14 @@ def test_frozen_and_heads_cells_share_a_unit_and_each_full_training_has_its_own(
     assert len(units[0].cells) == 3
 
 
+def test_models_that_only_published_weights_tell_apart_share_their_random_rows(toy_file: Path) -> None:
+    both = planned(toy_file, models=("gloria-benchx", "gloria"))
+    assert {unit.candidate.registered.name for unit in both.units} == {"gloria"}
+    assert both.collapsed["gloria-benchx"] == "the same as gloria: only published weights tell the two apart"
+    alone = planned(toy_file, models=("gloria-benchx",))
+    assert {unit.candidate.registered.name for unit in alone.units} == {"gloria-benchx"}
+
+
 def test_naive_rows_come_first_and_have_one_cell_whatever_the_axes(toy_file: Path) -> None:
     units = planned(toy_file, models=("toy", "majority")).units
     assert [unit.kind for unit in units][:2] == ["naive", "towers"]
