@@ -150,7 +150,8 @@ class GLoRIALoss(Contrastive):
         squared = (torch.einsum("irs,ijsw->ijrw", gram, attention) * attention).sum(dim=2)
         norms = squared.clamp(min=EPSILON**2).sqrt() * words.norm(dim=2)[None]
         cosines = product / norms.clamp(min=EPSILON)
-        return (self.t2 * cosines).masked_fill(~mask[None], float("-inf")).logsumexp(dim=2)
+        similarity: Tensor = (self.t2 * cosines).masked_fill(~mask[None], float("-inf")).logsumexp(dim=2)
+        return similarity
 
 
 # --------------------------------------------------------------------------------------------- towers

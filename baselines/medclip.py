@@ -52,19 +52,21 @@ MEAN, STD = 0.5862785803043838, 0.27950088968644304
 LOGIT_SCALE_LIMITS = (0.0, 4.6052)
 """Of log(1/tau) (``MedCLIPModel.compute_logits``)."""
 
-POOLING = "mean of layers 1, 2 and last"
-
 
 def _architecture(arch: str, size: int, options: Mapping[str, Any], text: TextSpec) -> Architecture:
     preprocess = Preprocess(size, (MEAN,) * 3, (STD,) * 3, fit="pad", grey=True, canvas=size)
     return Architecture(ImageSpec(arch, size, options), text, preprocess)
 
 
+def _text(config: Mapping[str, Any]) -> TextSpec:
+    return TextSpec("bert", config, 77, "mean of layers 1, 2 and last")
+
+
 def _scales(arch: str, tiny: Mapping[str, Any]) -> dict[Scale, Architecture]:
     return {
-        "paper": _architecture(arch, 224, {}, TextSpec("bert", BIO_CLINICAL, 77, POOLING)),
+        "paper": _architecture(arch, 224, {}, _text(BIO_CLINICAL)),
         # Three layers, so that the second is not the last.
-        "tiny": _architecture(arch, 64, tiny, TextSpec("bert", {**TINY_BERT, "num_hidden_layers": 3}, 77, POOLING)),
+        "tiny": _architecture(arch, 64, tiny, _text({**TINY_BERT, "num_hidden_layers": 3})),
     }
 
 

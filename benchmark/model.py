@@ -196,8 +196,8 @@ class VisionLanguageModel(Protocol):
       labels)`` with ``Features`` whose ``pooled`` is already projected and L2-normalised, ``augmented`` the
       Features of one augmented text per sample or None, and ``labels`` (B, C) float multi-hot; it returns a
       scalar. ``tokens`` and ``mask`` are the encoders' own where towers are trained, and None where heads are
-      trained on cached features. The default is symmetric InfoNCE. It must not hold tower parameters: heads of many variants are
-      trained together under ``torch.func.vmap``;
+      trained on cached features. The default is symmetric InfoNCE. It must not hold tower parameters: heads of
+      many variants are trained together under ``torch.func.vmap``;
     * ``loaded: dict[str, str]``: tensors that published files gave of those expected, per tower, as ``318/318``.
     """
 

@@ -142,7 +142,11 @@ def test_a_text_does_not_feel_its_batch_mates(name: str) -> None:
         alone = torch.cat([tower([text]).pooled for text in TEXTS])
     assert together.pooled.dtype == torch.float32
     assert (together.pooled - alone).abs().max() < 1e-5
-    assert together.tokens.shape == (len(TEXTS), tower.spec.max_length, 96)  # 'disc' 300 times is cut
+    assert together.tokens.shape == (
+        len(TEXTS),
+        tower.spec.max_length,
+        tower.spec.config["hidden_size"],
+    )  # 'disc' 300 times is cut
     assert together.mask[2].sum() == 2  # the empty text is its two special tokens
     assert len({tuple(row.tolist()) for row in together.pooled}) == len(TEXTS)
 

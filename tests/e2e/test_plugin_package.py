@@ -55,7 +55,7 @@ def call(python: Path, *words: str, cwd: Path) -> str:
 
 
 def test_it_is_listed_with_its_distribution(installed: Path, tmp_path: Path) -> None:
-    assert f"{MODEL}  [timm-tfidf 0.1.0]" in call(installed, *CLI, "models", cwd=tmp_path)
+    assert f"{MODEL}: {TITLE}  [timm-tfidf 0.1.0]" in call(installed, *CLI, "models", cwd=tmp_path)
     listed = json.loads(call(installed, *CLI, "models", "--json", cwd=tmp_path))
     assert not [sentence for sentence in listed["broken"] if "timm-tfidf" in sentence]
     assert {row["name"]: row["provider"] for row in listed["models"]}[MODEL] == "timm-tfidf 0.1.0"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner, Result
 
@@ -83,6 +84,27 @@ def test_a_run_leaves_every_file_it_promises(command: Command, tmp_path: Path) -
     assert set(without_timings(folder)) == set(predictions(folder)) == {c["id"] for c in cells}
     for name in ("index.html", "leaderboard.csv", "leaderboard.json"):
         assert (folder / "leaderboard" / name).stat().st_size > 1000
+
+
+def test_results_say_how_pictures_were_prepared_and_what_a_file_gave(tmp_path: Path) -> None:
+    """A state saved from one model and named by its path: its tensors are counted in every result."""
+    from benchmark.model import BuildRequest
+    from benchmark.registry import Registry
+
+    model = Registry.load().model("clip").entry.make(BuildRequest(seed=7, train_reports=("no disc bulge",)))
+    torch.save(model.state_dict(), tmp_path / "clip.pt")
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({**CONFIG, "models": ["clip"], "regimes": ["frozen", "heads"]}))
+    words = ["run", "--config", str(config), "--weights", str(tmp_path / "clip.pt"), "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    cells = [json.loads(file.read_text()) for file in (tmp_path / "run" / "cells").glob("*.json")]
+    assert {cell["spec"]["regime"] for cell in cells} == {"frozen", "heads"}
+    n = len(model.state_dict())
+    for cell in cells:
+        origin = cell["provenance"]["model"]
+        assert origin["tensors_loaded"] == {"whole model": f"{n}/{n}"}
+        assert origin["preprocess"]["fit"] == "crop"
 
 
 def test_the_table_says_what_each_row_starts_from_reads_and_which_was_chosen(toy_file: Path, tmp_path: Path) -> None:
