@@ -13,13 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
 from torch import nn
 
 from baselines.cards import BIOMEDCLIP, BIOMEDCLIP_RELEASE
 from baselines.checkpoint import Part, load_parts, read_state
 from baselines.towers import TINY_BERT, TINY_VIT, Architecture, DualEncoder, ImageSpec, Released, TextSpec, build_dual
-from baselines.wordpiece import read_wordpiece
 from benchmark.data.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 from benchmark.errors import BadInput
 from benchmark.model import BuildRequest, Scale
@@ -55,11 +53,6 @@ SETTINGS: dict[str, Any] = {
 
 class BiomedCLIP(DualEncoder):
     """The towers of BiomedCLIP."""
-
-    @classmethod
-    def published_tokenizer(cls, spec: TextSpec, folders: Mapping[str, Path]) -> Tokenizer:
-        """PubMedBERT's uncased WordPiece."""
-        return read_wordpiece(folders[BIOMEDCLIP_RELEASE.repo_id] / "vocab.txt", spec.config["vocab_size"])
 
 
 class ReleasedBiomedCLIP(Released, BiomedCLIP):

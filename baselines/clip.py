@@ -35,7 +35,7 @@ from baselines.towers import (
 )
 from benchmark.data.preprocess import CLIP_MEAN, CLIP_STD, Preprocess
 from benchmark.errors import BadInput
-from benchmark.model import BuildRequest, Scale
+from benchmark.model import BuildRequest, ModelCard, Scale
 
 
 def _architecture(size: int, options: Mapping[str, Any], text: TextSpec) -> Architecture:
@@ -65,7 +65,7 @@ class CLIP(DualEncoder):
     """The towers of CLIP."""
 
     @classmethod
-    def published_tokenizer(cls, spec: TextSpec, folders: Mapping[str, Path]) -> Tokenizer:
+    def published_tokenizer(cls, card: ModelCard, spec: TextSpec, folders: Mapping[str, Path]) -> Tokenizer:  # noqa: ARG003 - as its base
         """CLIP's lower-casing byte-level BPE."""
         folder = folders[CLIP_RELEASE.repo_id]
         return clip_bpe(folder / "vocab.json", folder / "merges.txt", spec.config["vocab_size"])

@@ -28,7 +28,7 @@ from baselines.towers import (
 )
 from benchmark.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from benchmark.errors import BadInput
-from benchmark.model import BuildRequest, Features, Scale
+from benchmark.model import BuildRequest, Features, ModelCard, Scale
 from benchmark.objective import Contrastive, pairwise
 
 
@@ -73,7 +73,7 @@ class ConVIRT(DualEncoder):
     """The towers and the objective of ConVIRT."""
 
     @classmethod
-    def published_tokenizer(cls, spec: TextSpec, folders: Mapping[str, Path]) -> Tokenizer:  # noqa: ARG003 - as its base
+    def published_tokenizer(cls, card: ModelCard, spec: TextSpec, folders: Mapping[str, Path]) -> Tokenizer:  # noqa: ARG003 - as its base
         """RoBERTa's byte-level BPE."""
         folder = folders[BIOMED_ROBERTA.repo_id]
         return byte_level_bpe(folder / "vocab.json", folder / "merges.txt")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from tokenizers import Encoding, Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.cards import BENCHX_GLORIA, BIO_CLINICAL_VOCABULARY, GLORIA
+from baselines.cards import BENCHX_GLORIA, GLORIA
 from baselines.checkpoint import Part, load_parts, read_state
 from baselines.towers import (
     BIO_CLINICAL,
@@ -47,7 +47,6 @@ from baselines.towers import (
     last_four,
     seeded,
 )
-from baselines.wordpiece import read_wordpiece
 from benchmark.data.preprocess import HALF, centre, normalised
 from benchmark.model import BuildRequest, Features, ModelCard, ModelEntry, Scale
 from benchmark.objective import Contrastive, pairwise
@@ -72,7 +71,7 @@ class GLoRIAPreprocess:
     def __call__(self, image: Image.Image) -> Tensor:
         """Turn a picture of mode ``L`` or ``RGB`` into (3, size, size) float32 with three equal channels."""
         grey = np.asarray(image.convert("L"))
-        side = round(self.size * 256 / 224)
+        side = self._longer_side
         shorter = max(1, int(min(grey.shape) * (side / max(grey.shape))))
         height, width = (side, shorter) if grey.shape[0] >= grey.shape[1] else (shorter, side)
         resized = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
@@ -81,9 +80,22 @@ class GLoRIAPreprocess:
         square[top : top + height, left : left + width] = resized
         return normalised(centre(Image.fromarray(square), self.size), HALF, HALF)
 
+    @property
+    def _longer_side(self) -> int:
+        return round(self.size * 256 / 224)
+
     def record(self) -> dict[str, Any]:
-        """All settings: part of an embedding's key, and shown with the result."""
-        return {"name": "GLoRIA", **asdict(self)}
+        """All settings: part of an embedding's key, and recorded with the result."""
+        return {
+            "size": self.size,
+            "longer_side": self._longer_side,
+            "interpolation": "area (OpenCV)",
+            "fit": "pad, then crop",
+            "grey": True,
+            "mean": HALF,
+            "std": HALF,
+            "enlarged_in_model": round(self.size * ENLARGED),
+        }
 
 
 def _architecture(size: int, options: Mapping[str, Any], text: TextSpec) -> Architecture:
@@ -219,11 +231,6 @@ class GLoRIA(DualEncoder):
         """Encode (B, 3, H, W): ``pooled`` (B, image_dim), not normalised; ``tokens`` are regions (B, R, text_dim)."""
         features = super().encode_image(pixels)
         return Features(features.pooled, self.local_projection(features.tokens))
-
-    @classmethod
-    def published_tokenizer(cls, spec: TextSpec, folders: Mapping[str, Path]) -> Tokenizer:
-        """The tokenizer of Bio_ClinicalBERT, lower-casing."""
-        return read_wordpiece(folders[BIO_CLINICAL_VOCABULARY.repo_id] / "vocab.txt", spec.config["vocab_size"])
 
     def make_objective(self) -> GLoRIALoss:
         """Global and local loss at the published temperatures, both with weight 1."""

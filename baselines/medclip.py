@@ -5,6 +5,7 @@ Swin-T (768, what the authors call ViT); BioClinicalBERT, of whose first, second
 taken; linear projections to 512 without bias. ``tiny`` has the same topology at 64 px, narrow and shallow, and without
 dropout.
 
+The published code prepares pictures in three ways that disagree; this is the one of its README, ``MedCLIPProcessor``.
 Texts are averaged over their own tokens. The published code averages over padding too, so that a text's embedding
 depends on the longest text beside it; what is computed here is what that code gives for a text on its own.
 
@@ -23,11 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.cards import BIO_CLINICAL_VOCABULARY, MEDCLIP_RESNET50, MEDCLIP_VIT
+from baselines.cards import MEDCLIP_RESNET50, MEDCLIP_VIT
 from baselines.checkpoint import Part, load_parts, read_state
 from baselines.towers import (
     BIO_CLINICAL,
@@ -42,7 +42,6 @@ from baselines.towers import (
     build_dual,
     fused,
 )
-from baselines.wordpiece import read_wordpiece
 from benchmark.data.preprocess import Preprocess
 from benchmark.model import BuildRequest, Features, ModelEntry, Scale
 
@@ -108,11 +107,6 @@ class MedCLIPLoss(nn.Module):
 
 class MedCLIP(DualEncoder):
     """Towers and objective of MedCLIP."""
-
-    @classmethod
-    def published_tokenizer(cls, spec: TextSpec, folders: Mapping[str, Path]) -> Tokenizer:
-        """The tokenizer of Bio_ClinicalBERT, lower-casing."""
-        return read_wordpiece(folders[BIO_CLINICAL_VOCABULARY.repo_id] / "vocab.txt", spec.config["vocab_size"])
 
     def make_objective(self) -> MedCLIPLoss:
         """Semantic matching with the class labels of the train split."""

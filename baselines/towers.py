@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModel, RobertaConfig, RobertaModel
 
 from baselines.checkpoint import EXTRA_STATE, load_strict, read_state
-from baselines.wordpiece import learn_wordpiece
+from baselines.wordpiece import learn_wordpiece, read_wordpiece
 from benchmark.data.preprocess import Preprocess
 from benchmark.errors import BadInput, UnsupportedModality
 from benchmark.model import BuildRequest, Features, ModelCard, Scale
@@ -305,7 +305,7 @@ class DualEncoder(nn.Module):
             MissingWeights: where files are not there.
         """
         if request.weights == "pretrained":
-            model = cls(card, shape, cls.published_tokenizer(shape.text, request.files), seed=request.seed)
+            model = cls(card, shape, cls.published_tokenizer(card, shape.text, request.files), seed=request.seed)
             model.load_published(request.files)
         elif saved is not None:
             model = cls(card, shape, stored_tokenizer(saved), seed=request.seed)
@@ -315,9 +315,16 @@ class DualEncoder(nn.Module):
         return model.to(request.device).eval()
 
     @classmethod
-    def published_tokenizer(cls, spec: TextSpec, folders: Mapping[str, Path]) -> Tokenizer:
-        """The tokenizer among the published files; ``folders`` holds the local one of each repository."""
-        raise NotImplementedError
+    def published_tokenizer(cls, card: ModelCard, spec: TextSpec, folders: Mapping[str, Path]) -> Tokenizer:
+        """The tokenizer among the published files: a lower-casing WordPiece over the card's ``vocab.txt``.
+
+        Args:
+            card: names the repository that has it.
+            spec: the text tower.
+            folders: the local one of each repository.
+        """
+        (source,) = (source for source in card.weights if "vocab.txt" in source.files)
+        return read_wordpiece(folders[source.repo_id] / "vocab.txt", spec.config["vocab_size"])
 
     def load_published(self, folders: Mapping[str, Path]) -> None:
         """Load the published files into the towers and set ``loaded``."""

@@ -312,6 +312,7 @@ def models(*, weights_dir: Path | None, plugins: tuple[Path, ...], as_json: bool
             "encodes": list(r.entry.card.encodes) if r.entry.kind == "encoder" else [],
             "regimes": list(r.entry.regimes),
             "licence": r.entry.card.licence,
+            "training_data": r.entry.card.training_data,
             "sizes": {scale: size.model_dump() for scale, size in r.entry.card.sizes.items()},
             "weights": files.get(r.name, []),
         }
@@ -337,6 +338,8 @@ def _model_block(row: dict[str, Any]) -> str:
     """A model in a few lines of at most 100 columns; only names, paths and addresses longer than that go beyond."""
     trains = "naive row" if row["kind"] == "naive" else _TRAINING[len(row["regimes"])]
     lines = [("scored", f"from {' + '.join(row['inputs']) or 'nothing'}; {trains}")]
+    if row["training_data"]:
+        lines.append(("data", row["training_data"]))
     for scale, size in row["sizes"].items():
         widths = f"features {size['image_dim']} image, {size['text_dim']} text"
         side = size["input_size"]

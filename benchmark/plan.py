@@ -199,11 +199,11 @@ def _why_impossible(entry: ModelEntry, variant: Variant, has: Collection[Modalit
         return ""
     if "text" not in has:
         return "training pairs pictures with reports, and fewer than two training samples have one"
+    if variant.regime in entry.regimes:
+        return ""
     if "text" not in entry.card.encodes:
         return "training pairs pictures with reports, and this model encodes no text"
-    if variant.regime == "full" and not entry.trainable:
-        return "this model passes no gradients to its towers"
-    return ""
+    return "this model passes no gradients to its towers"
 
 
 _WORDS: dict[Modality, str] = {"image": "pictures", "text": "reports", "structured": "structured columns"}

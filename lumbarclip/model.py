@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from baselines.cards import BIO_CLINICAL_BERT
@@ -30,7 +29,6 @@ from baselines.towers import (
     as_trained,
     build_dual,
 )
-from baselines.wordpiece import read_wordpiece
 from benchmark.model import BuildRequest, ModelEntry, Scale
 from lumbarclip.cards import RESNET50, SWIN, VIT
 from lumbarclip.loss import SoftCLIPLoss
@@ -58,11 +56,6 @@ ARCHITECTURES: dict[str, dict[Scale, Architecture]] = {
 
 class LumbarCLIP(DualEncoder):
     """Towers and objective of LumbarCLIP; its projection heads are the harness's head axis."""
-
-    @classmethod
-    def published_tokenizer(cls, spec: TextSpec, folders: Mapping[str, Path]) -> Tokenizer:
-        """The tokenizer of Bio_ClinicalBERT, lower-casing."""
-        return read_wordpiece(folders[BIO_CLINICAL_BERT.repo_id] / "vocab.txt", spec.config["vocab_size"])
 
     def load_published(self, folders: Mapping[str, Path]) -> None:
         """Load timm's ImageNet weights and Bio_ClinicalBERT, each strictly, and count.
