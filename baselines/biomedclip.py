@@ -58,7 +58,7 @@ class BiomedCLIP(DualEncoder):
 class ReleasedBiomedCLIP(Released, BiomedCLIP):
     """BiomedCLIP with its released projections, 512 wide."""
 
-    def projections(self, shape: Architecture) -> tuple[nn.Module, nn.Module]:  # noqa: ARG002 - as its base
+    def projections(self) -> tuple[nn.Module, nn.Module]:
         """Linear, and Linear-GELU-Linear through the mean of both widths; no biases."""
         hidden = (self.text_dim + 512) // 2
         text = nn.Sequential(

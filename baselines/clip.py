@@ -74,7 +74,7 @@ class CLIP(DualEncoder):
 class ReleasedCLIP(Released, CLIP):
     """CLIP with its released projections, as wide as the text tower."""
 
-    def projections(self, shape: Architecture) -> tuple[nn.Module, nn.Module]:  # noqa: ARG002 - as its base
+    def projections(self) -> tuple[nn.Module, nn.Module]:
         """Linear without bias, both; 512 wide at scale ``paper``."""
         width = self.text_dim
         return nn.Linear(self.image_dim, width, bias=False), nn.Linear(self.text_dim, width, bias=False)

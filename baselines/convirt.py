@@ -86,7 +86,7 @@ class ConVIRT(DualEncoder):
 class ReleasedConVIRT(Released, ConVIRT):
     """ConVIRT with the projections that were trained with its towers: Linear-ReLU-Linear, as wide as the text tower."""
 
-    def projections(self, shape: Architecture) -> tuple[nn.Module, nn.Module]:  # noqa: ARG002 - as its base
+    def projections(self) -> tuple[nn.Module, nn.Module]:
         """Both with a hidden layer as wide as their output, 768 at scale ``paper``."""
         return _projection(self.image_dim, self.text_dim), _projection(self.text_dim, self.text_dim)
 

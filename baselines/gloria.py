@@ -240,7 +240,7 @@ class GLoRIA(DualEncoder):
 class ReleasedGLoRIA(Released, GLoRIA):
     """GLoRIA with its released global projection of pictures; texts are in the shared space as they are."""
 
-    def projections(self, shape: Architecture) -> tuple[nn.Module, nn.Module]:  # noqa: ARG002 - as its base
+    def projections(self) -> tuple[nn.Module, nn.Module]:
         """Linear(image_dim, text_dim) with bias, and nothing."""
         return nn.Linear(self.image_dim, self.text_dim), nn.Identity()
 

@@ -116,7 +116,7 @@ class MedCLIP(DualEncoder):
 class ReleasedMedCLIP(Released, MedCLIP):
     """MedCLIP with its released projections, 512 wide."""
 
-    def projections(self, shape: Architecture) -> tuple[nn.Module, nn.Module]:  # noqa: ARG002 - as its base
+    def projections(self) -> tuple[nn.Module, nn.Module]:
         """Linear to 512 without bias, both."""
         return nn.Linear(self.image_dim, 512, bias=False), nn.Linear(self.text_dim, 512, bias=False)
 

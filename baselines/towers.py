@@ -365,9 +365,9 @@ class Released(DualEncoder):
     def __init__(self, card: ModelCard, shape: Architecture, tokenizer: Tokenizer | None, *, seed: int) -> None:
         super().__init__(card, shape, tokenizer, seed=seed)
         with seeded("projections", seed):
-            self.image_projection, self.text_projection = self.projections(shape)
+            self.image_projection, self.text_projection = self.projections()
 
-    def projections(self, shape: Architecture) -> tuple[nn.Module, nn.Module]:
+    def projections(self) -> tuple[nn.Module, nn.Module]:
         """Image and text projection, (B, image_dim) and (B, text_dim) -> (B, d)."""
         raise NotImplementedError
 
