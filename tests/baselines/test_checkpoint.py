@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,41 @@ def test_an_object_in_a_tensors_place_is_refused_and_not_run(tmp_path: Path) -> 
     with pytest.raises(BadInput, match="can't be read as weights"):
         read_state(tmp_path / "w.pth")
     assert not marker.exists()
+
+
+def pickled(path: Path, content: bytes) -> Path:
+    """A checkpoint whose pickle is given byte by byte."""
+    torch.save(TENSORS, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, member in members.items():
+            archive.writestr(name, content if name.endswith("data.pkl") else member)
+    return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02cbuiltins\neval\n(U\x03bad" + b"tR.",
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(cos\nsystem\n)RK\x00)))K\x00}tR.",
+        b"\x80\x02\x82\x01.",
+        b"\x80\x02ccollections\nOrderedDict\n(N}U\x08__init__NstbN.",
+    ],
+    ids=["eval", "tensor of a stand-in", "extension", "attribute of a class"],
+)
+def test_crafted_pickles_are_one_sentence(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(BadInput, match=r"w\.pth (can't be read as weights|is not a state dict)"):
+        read_state(pickled(tmp_path / "w.pth", content))
+
+
+def test_a_file_cannot_change_the_function_it_calls(tmp_path: Path) -> None:
+    """BUILD with slots sets attributes of whatever was looked up before it."""
+    before = torch._utils._rebuild_tensor_v2.__defaults__
+    crafted = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(N}U\x0c__defaults__)stb0}."
+    with pytest.raises(BadInput):
+        read_state(pickled(tmp_path / "w.pth", crafted))
+    assert torch._utils._rebuild_tensor_v2.__defaults__ is before
 
 
 def test_a_program_is_refused(tmp_path: Path) -> None:
