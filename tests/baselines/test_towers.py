@@ -257,3 +257,21 @@ def test_without_reports_there_is_no_text_tower() -> None:
     assert not any(key.startswith("text.") for key in blind.state_dict())
     with pytest.raises(UnsupportedModality, match="vocabulary is learned from the reports of the train split"):
         blind.encode_text(["No finding."])
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "pooling", "vocabulary"),
+    [
+        ("lumbarclip-vit", 128, "cls", 28996),
+        ("convirt", 128, "pooler", 50265),
+        ("gloria", 97, "sum of last 4 layers", 28996),
+        ("medclip-resnet50", 77, "mean of layers 1, 2 and last", 28996),
+        ("medclip-vit", 77, "mean of layers 1, 2 and last", 28996),
+        ("biomedclip", 256, "cls", 30522),
+        ("clip", 77, "eot", 49408),
+    ],
+)
+def test_paper_text_towers_read_texts_as_published(name: str, tokens: int, pooling: str, vocabulary: int) -> None:
+    """Of each system: tokens kept of a text, what is taken of the hidden states, and entries of the vocabulary."""
+    spec = SHAPES[name]["paper"].text
+    assert (spec.max_length, spec.pooling, spec.config["vocab_size"]) == (tokens, pooling, vocabulary)
