@@ -252,3 +252,15 @@ def load_parts(
         )
         for prefix, part in parts.items()
     }
+
+
+UNNAMED_LAYERS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+"""Layers of a ResNet that was cut into an un-named Sequential (2 and 3 are ReLU and pooling)."""
+
+
+def named_resnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give the layers of an un-named trunk their names."""
+    if "4.0.conv1.weight" not in state:
+        return dict(state)
+    split = {key: key.partition(".") for key in state}
+    return {f"{UNNAMED_LAYERS.get(first, first)}.{rest}": state[key] for key, (first, _, rest) in split.items()}

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor, nn
 
 from baselines.cards import BIOMED_ROBERTA, CONVIRT, CONVIRT_RELEASE
-from baselines.checkpoint import Part, load_parts, read_state
+from baselines.checkpoint import Part, load_parts, named_resnet, read_state
 from baselines.towers import (
     TINY_BERT,
     TINY_RESNET,
@@ -47,9 +47,6 @@ ARCHITECTURES: dict[Scale, Architecture] = {
     "tiny": _architecture(64, TINY_RESNET, {**TINY_BERT, "max_position_embeddings": 98}, 96),
 }
 """Towers per scale. timm's ResNet-50 has torchvision's layers and key names, its ``tv`` tag its statistics."""
-
-UNNAMED_LAYERS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
-"""Layers of a ResNet that was cut into an un-named Sequential (2 and 3 are ReLU and pooling)."""
 
 
 class ConVIRTLoss(Contrastive):
@@ -99,7 +96,7 @@ class ReleasedConVIRT(Released, ConVIRT):
         assert self.text is not None, "published files bring a tokenizer, and a tokenizer a text tower"
         file = folders[CONVIRT_RELEASE.repo_id] / CONVIRT_RELEASE.files[0]
         parts = {
-            "visual.model.": Part("image tower", self.image.trunk, rename=_named),
+            "visual.model.": Part("image tower", self.image.trunk, rename=named_resnet),
             "linguistic.encoder.": Part("text tower", self.text.encoder),
             "vis_proj.": Part("image projection", self.image_projection),
             "lin_proj.": Part("text projection", self.text_projection),
@@ -109,14 +106,6 @@ class ReleasedConVIRT(Released, ConVIRT):
 
 def _projection(d_in: int, d_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(d_in, d_out), nn.ReLU(), nn.Linear(d_out, d_out))
-
-
-def _named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give the layers of an un-named trunk their names."""
-    if "4.0.conv1.weight" not in state:
-        return dict(state)
-    split = {key: key.partition(".") for key in state}
-    return {f"{UNNAMED_LAYERS.get(first, first)}.{rest}": state[key] for key, (first, _, rest) in split.items()}
 
 
 def byte_level_bpe(vocabulary: Path, merges: Path) -> Tokenizer:

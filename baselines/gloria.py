@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.cards import BENCHX_GLORIA, GLORIA
-from baselines.checkpoint import Part, load_parts, read_state
+from baselines.checkpoint import Part, load_parts, named_resnet, read_state
 from baselines.towers import (
     BIO_CLINICAL,
     TINY_BERT,
@@ -245,7 +245,7 @@ class ReleasedGLoRIA(Released, GLoRIA):
         return nn.Linear(self.image_dim, self.text_dim), nn.Identity()
 
     def load_published(self, folders: Mapping[str, Path]) -> None:
-        """Load a Lightning checkpoint of the published layout strictly and count.
+        """Load a checkpoint strictly and count: the authors' layout, which Lightning wrote, or BenchX's own.
 
         Raises:
             BadInput: where the file does not fit.
@@ -253,13 +253,20 @@ class ReleasedGLoRIA(Released, GLoRIA):
         assert self.text is not None, "published files bring a tokenizer, and a tokenizer a text tower"
         source, _ = self.card.weights
         file = folders[source.repo_id] / source.files[0]
+        state = read_state(file)
+        lightning = any(key.startswith("gloria.") for key in state)
+        image, text, embedders = (
+            ("gloria.img_encoder.model.", "gloria.text_encoder.model.", "gloria.img_encoder.")
+            if lightning
+            else ("visual.model.", "linguistic.encoder.", "")
+        )
         parts = {
-            "gloria.img_encoder.model.": Part("image tower", self.image.trunk),
-            "gloria.text_encoder.model.": Part("text tower", self.text.encoder, unwanted=("pooler.",)),
-            "gloria.img_encoder.global_embedder.": Part("image projection", self.image_projection),
-            "gloria.img_encoder.local_embedder.": Part("local projection", self.local_projection, rename=_as_linear),
+            image: Part("image tower", self.image.trunk, rename=named_resnet),
+            text: Part("text tower", self.text.encoder, unwanted=("pooler.",)),
+            f"{embedders}global_embedder.": Part("image projection", self.image_projection),
+            f"{embedders}local_embedder.": Part("local projection", self.local_projection, rename=_as_linear),
         }
-        self.loaded = load_parts(read_state(file), parts, source=file)
+        self.loaded = load_parts(state, parts, source=file)
 
 
 def _as_linear(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

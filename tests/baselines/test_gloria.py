@@ -353,6 +353,27 @@ def test_lightning_checkpoint_loads_whole_without_its_libraries(tmp_path, monkey
     assert torch.allclose(outputs(model)[-2].norm(dim=1), torch.ones(2))
 
 
+def test_benchxs_own_layout_loads_whole(tmp_path, monkeypatch) -> None:
+    """What its trainer writes: other prefixes, the trunk as an un-named Sequential, settings beside the weights."""
+    original = source_model()
+    folders = publish(tmp_path, BENCHX_GLORIA, original, monkeypatch)
+    number = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+    state = {}
+    for key, value in published(original).items():
+        part, _, rest = key.removeprefix("gloria.img_encoder.model.").partition(".")
+        renamed = {
+            "gloria.img_encoder.model.": f"visual.model.{number.get(part)}.{rest}",
+            "gloria.text_encoder.model.": key.replace("gloria.text_encoder.model.", "linguistic.encoder."),
+            "gloria.img_encoder.": key.removeprefix("gloria.img_encoder."),
+        }
+        state[next(new for old, new in renamed.items() if key.startswith(old))] = value
+    source = BENCHX_GLORIA.card.weights[0]
+    torch.save({"model": state, "optimizer": {}, "scaler": None}, folders[source.repo_id] / source.files[0])
+    model = load(BENCHX_GLORIA, folders)
+    assert all(len(set(count.split("/"))) == 1 for count in model.loaded.values())
+    assert all(torch.equal(a, b) for a, b in zip(outputs(model), outputs(original), strict=True))
+
+
 def test_full_size_layout_has_the_published_number_of_tensors(tmp_path: Path) -> None:
     """520 tensors and position_ids: 318 of the trunk, 2 and 1 of the embedders, 199 of BERT with its pooler."""
     with torch.device("meta"):
