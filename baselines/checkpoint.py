@@ -56,6 +56,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise MissingWeights(f"no weights file {path}; put it there, or run with --weights random")
+    if path.stat().st_size == 0:
+        raise BadInput(f"{path} can't be read as weights: it is empty; fetch or copy it again")
     stored = _unwrapped(_read(path))
     found = _defect(stored)
     if found:

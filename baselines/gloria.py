@@ -12,12 +12,15 @@ among them; sentences of one word are dropped; a number before a full stop is ta
 so that "at L4/L5." is read as "at l4 l". What is not kept: the published zero-shot score adds a local similarity
 whose word counts are character counts and which depends on the pictures it is computed beside. Zero-shot and retrieval
 are taken in the global space here, as for every model.
+
+BenchX trained the same towers anew, with pictures stretched and normalised by ImageNet's statistics, reports as they
+are, and 128 tokens; its weights are another model, ``gloria-benchx``, which prepares its input so.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,8 +50,8 @@ from baselines.towers import (
     last_four,
     seeded,
 )
-from benchmark.data.preprocess import HALF, centre, normalised
-from benchmark.model import BuildRequest, Features, ModelCard, ModelEntry, Scale
+from benchmark.data.preprocess import HALF, IMAGENET_MEAN, IMAGENET_STD, Preprocess, centre, normalised
+from benchmark.model import BuildRequest, Features, ModelCard, Scale
 from benchmark.objective import Contrastive, pairwise
 
 ENLARGED = 299 / 224
@@ -98,25 +101,31 @@ class GLoRIAPreprocess:
         }
 
 
-def _architecture(size: int, options: Mapping[str, Any], text: TextSpec) -> Architecture:
-    return Architecture(ImageSpec("resnet50.tv_in1k", size, options), text, GLoRIAPreprocess(size))
+TINY_TEXT = {**TINY_BERT, "num_hidden_layers": 4, "hidden_size": 64, "intermediate_size": 128}
+"""Four layers, so that there are four to sum, and narrower for it."""
 
 
-ARCHITECTURES: dict[Scale, Architecture] = {
-    "paper": _architecture(224, {}, TextSpec("bert", BIO_CLINICAL, 97, "sum of last 4 layers")),
-    # Four layers, so that there are four to sum, and narrower for it; 48 px are enlarged to the 64 of other models.
-    "tiny": _architecture(
-        48,
-        TINY_RESNET,
-        TextSpec(
-            "bert",
-            {**TINY_BERT, "num_hidden_layers": 4, "hidden_size": 64, "intermediate_size": 128},
-            96,
-            "sum of last 4 layers",
-        ),
-    ),
-}
-"""Towers per scale. timm's ResNet-50 has torchvision's layers and key names."""
+def _scales(preprocess: Callable[[int], Preprocess | GLoRIAPreprocess], tokens: int) -> dict[Scale, Architecture]:
+    def text(config: Mapping[str, Any], max_length: int) -> TextSpec:
+        return TextSpec("bert", config, max_length, "sum of last 4 layers")
+
+    trunk = "resnet50.tv_in1k"  # timm's, with torchvision's layers and key names
+    return {
+        "paper": Architecture(ImageSpec(trunk, 224), text(BIO_CLINICAL, tokens), preprocess(224)),
+        # 48 px are enlarged to the 64 of other models.
+        "tiny": Architecture(ImageSpec(trunk, 48, TINY_RESNET), text(TINY_TEXT, 96), preprocess(48)),
+    }
+
+
+def _stretched(size: int) -> Preprocess:
+    return Preprocess(size, IMAGENET_MEAN, IMAGENET_STD, fit="stretch", interpolation="bilinear")
+
+
+ARCHITECTURES = _scales(GLoRIAPreprocess, 97)
+"""Towers per scale."""
+
+BENCHX_ARCHITECTURES = _scales(_stretched, 128)
+"""As BenchX trained it: pictures stretched, with ImageNet's statistics; 128 tokens."""
 
 
 # --------------------------------------------------------------------------------------------- objective
@@ -187,18 +196,8 @@ class GLoRIAImageTower(ImageTower):
         return Features(last.mean(dim=(2, 3)).float(), third.flatten(2).mT.float())
 
 
-class GLoRIATextTower(TextTower):
+class WordTower(TextTower):
     """BERT whose ``tokens`` are words: [CLS], then each word as the sum of its pieces; [SEP] is left out."""
-
-    def cleaned(self, text: str) -> str:
-        """Lower-case words of two-word sentences and longer, what is not ASCII and all punctuation dropped."""
-        sentences = [
-            re.findall(r"\w+", sentence.replace("\ufffd\ufffd", " ").lower())
-            for point in re.split(r"[0-9]+\.", text.replace("\n", " "))
-            for sentence in point.split(".")
-        ]
-        words = [word.encode("ascii", "ignore").decode() for each in sentences if len(each) > 1 for word in each]
-        return " ".join(word for word in words if word)
 
     def tokens(self, out: Any, encoded: Sequence[Encoding], mask: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - transformers' output
         """Sum the last four layers over each word's pieces: (B, W, hidden), and which of the W are words."""
@@ -215,11 +214,25 @@ class GLoRIATextTower(TextTower):
         return words[:, :longest], real
 
 
+class GLoRIATextTower(WordTower):
+    """Words of cleaned sentences."""
+
+    def cleaned(self, text: str) -> str:
+        """Lower-case words of two-word sentences and longer, what is not ASCII and all punctuation dropped."""
+        sentences = [
+            re.findall(r"\w+", sentence.replace("\ufffd\ufffd", " ").lower())
+            for point in re.split(r"[0-9]+\.", text.replace("\n", " "))
+            for sentence in point.split(".")
+        ]
+        words = [word.encode("ascii", "ignore").decode() for each in sentences if len(each) > 1 for word in each]
+        return " ".join(word for word in words if word)
+
+
 class GLoRIA(DualEncoder):
     """Towers, local projection and objective of GLoRIA."""
 
     image_tower = GLoRIAImageTower
-    text_tower = GLoRIATextTower
+    text_tower: type[TextTower] = GLoRIATextTower
     image: GLoRIAImageTower
 
     def __init__(self, card: ModelCard, shape: Architecture, tokenizer: Tokenizer | None, *, seed: int) -> None:
@@ -269,6 +282,18 @@ class ReleasedGLoRIA(Released, GLoRIA):
         self.loaded = load_parts(state, parts, source=file)
 
 
+class BenchXGLoRIA(GLoRIA):
+    """GLoRIA as BenchX trained it anew: reports as they are."""
+
+    text_tower = WordTower
+
+
+class ReleasedBenchXGLoRIA(ReleasedGLoRIA):
+    """BenchX's re-training with its released global projection."""
+
+    text_tower = WordTower
+
+
 def _as_linear(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A 1 x 1 convolution (d_out, d_in, 1, 1) as the linear map it is."""
     return {key: value.flatten(1) if value.ndim == 4 else value for key, value in state.items()}
@@ -276,13 +301,9 @@ def _as_linear(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def build(request: BuildRequest) -> DualEncoder:
     """Build ``gloria``, the authors' release."""
-    return _build(GLORIA, request)
+    return build_dual(GLORIA.card, ARCHITECTURES, request, GLoRIA, ReleasedGLoRIA)
 
 
 def build_benchx(request: BuildRequest) -> DualEncoder:
     """Build ``gloria-benchx``, BenchX's re-training."""
-    return _build(BENCHX_GLORIA, request)
-
-
-def _build(entry: ModelEntry, request: BuildRequest) -> DualEncoder:
-    return build_dual(entry.card, ARCHITECTURES, request, GLoRIA, ReleasedGLoRIA)
+    return build_dual(BENCHX_GLORIA.card, BENCHX_ARCHITECTURES, request, BenchXGLoRIA, ReleasedBenchXGLoRIA)

@@ -58,9 +58,12 @@ def read_wordpiece(path: Path, size: int) -> Tokenizer:
     """The tokenizer of a ``vocab.txt``, one entry a line.
 
     Raises:
-        BadInput: where the file has not ``size`` entries, or lacks a special token.
+        BadInput: where the file is no text, has not ``size`` entries, or lacks a special token.
     """
-    entries = path.read_text(encoding="utf-8").split("\n")
+    try:
+        entries = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not a BERT vocabulary: it is no text; fetch or copy it again") from error
     vocabulary = {entry.rstrip("\r"): i for i, entry in enumerate(entries[:-1] if entries[-1] == "" else entries)}
     lacking = [token for token in (*SPECIAL, "[PAD]") if token not in vocabulary]
     if lacking:

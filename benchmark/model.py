@@ -112,8 +112,8 @@ class ModelCard(BaseModel):
     weights: tuple[WeightSource, ...] = ()
     """Published weights; empty where the system has none."""
     random_as: str = ""
-    """Model of the same architecture and objective, where only published weights tell the two apart: in a run that has
-    both, with random weights, this one has no rows of its own."""
+    """Model of the same towers and objective, where published weights, and the input they were trained on, tell the two
+    apart: in a run that has both, with random weights, this one has no rows of its own."""
     reported: tuple[ReportedFigures, ...] = ()
     """Figures printed in papers."""
     sizes: dict[Scale, Size] = {}

@@ -151,7 +151,8 @@ def plan(
         entry = candidate.registered.entry
         if candidate.random and entry.card.random_as in random:
             collapsed[candidate.registered.name] = (
-                f"the same as {entry.card.random_as}: only published weights tell the two apart"
+                f"the towers and objective of {entry.card.random_as}, trained by others: "
+                "it has rows with published weights only"
             )
             continue
         possible = []

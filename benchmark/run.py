@@ -172,6 +172,8 @@ def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outco
             "name their models and settings in one command to see them together"
         )
     pending = [unit for unit in prepared.plan.units if not folder.finished(unit)]
+    for name in set(prepared.plan.collapsed) & set(prepared.config.models):
+        reporter.say(f"{name}: {prepared.plan.collapsed[name]}")
     kept = len(prepared.plan.units) - len(pending)
     if kept:
         reporter.say(f"{kept} of {len(prepared.plan.units)} units are finished already and are kept")

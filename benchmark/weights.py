@@ -250,13 +250,14 @@ def fetch(
         raise BadInput(f"model {card.name!r} has no published weights to fetch")
     say = progress or (lambda _: None)
     folders, by_hand = [], []
-    for source in sorted(_sources(card), key=lambda each: bool(each.address)):
+    for source in sorted(_sources(card), key=lambda each: not each.address):  # said also where no hub can be reached
         folder = target / source.repo_id / source.revision
         if source.address:
             found, _ = _find(source, None if target == default_folder() else target)
             if found is None:
                 lacking = [name for name in source.files if not (folder / name).is_file()]
                 by_hand.append(f"{' and '.join(lacking)} of {source.repo_id} from {source.address} into {folder}")
+                say(f"to be downloaded by hand: {by_hand[-1]}")
             else:
                 say(f"{source.repo_id} is here already: {found}")
                 folders.append(found)

@@ -62,7 +62,9 @@ def test_frozen_and_heads_cells_share_a_unit_and_each_full_training_has_its_own(
 def test_models_that_only_published_weights_tell_apart_share_their_random_rows(toy_file: Path) -> None:
     both = planned(toy_file, models=("gloria-benchx", "gloria"))
     assert {unit.candidate.registered.name for unit in both.units} == {"gloria"}
-    assert both.collapsed["gloria-benchx"] == "the same as gloria: only published weights tell the two apart"
+    assert both.collapsed["gloria-benchx"] == (
+        "the towers and objective of gloria, trained by others: it has rows with published weights only"
+    )
     alone = planned(toy_file, models=("gloria-benchx",))
     assert {unit.candidate.registered.name for unit in alone.units} == {"gloria-benchx"}
 

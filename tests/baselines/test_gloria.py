@@ -21,7 +21,16 @@ from torch.nn import functional as F
 
 from baselines import gloria
 from baselines.cards import BENCHX_GLORIA, BIO_CLINICAL_VOCABULARY, GLORIA
-from baselines.gloria import ARCHITECTURES, GLoRIA, GLoRIAImageTower, GLoRIALoss, GLoRIAPreprocess, ReleasedGLoRIA
+from baselines.gloria import (
+    ARCHITECTURES,
+    BENCHX_ARCHITECTURES,
+    GLoRIA,
+    GLoRIAImageTower,
+    GLoRIALoss,
+    GLoRIAPreprocess,
+    ReleasedBenchXGLoRIA,
+    ReleasedGLoRIA,
+)
 from baselines.towers import ImageSpec
 from baselines.wordpiece import learn_wordpiece, wordpiece
 from benchmark.data.preprocess import picture
@@ -258,6 +267,17 @@ def test_preprocessing_is_upstreams(shape: tuple[int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     found = GLoRIAPreprocess(224)(picture(pixels))
     torch.testing.assert_close(found, by_upstreams_recipe(pixels), rtol=0, atol=1e-6)
+
+
+def test_benchx_prepares_pictures_and_reports_in_its_own_way() -> None:
+    paper, text = BENCHX_ARCHITECTURES["paper"], "Disc bulge at L4/L5."
+    record = paper.preprocess.record()
+    assert (record["fit"], record["mean"], record["interpolation"]) == ("stretch", (0.485, 0.456, 0.406), "bilinear")
+    assert paper.text.max_length == 128
+    model = BENCHX_GLORIA.make(BuildRequest(train_reports=REPORTS))
+    assert model.text.cleaned(text) == text
+    released = ReleasedBenchXGLoRIA(BENCHX_GLORIA.card, BENCHX_ARCHITECTURES["tiny"], model.tokenizer, seed=0)
+    assert released.text.cleaned(text) == text
 
 
 def test_preprocessing_takes_any_picture() -> None:

@@ -212,6 +212,9 @@ def test_vocabulary_file_is_checked(tmp_path: Path) -> None:
     path.write_text("\n".join(entries[3:]), encoding="utf-8")
     with pytest.raises(BadInput, match=r"not a BERT vocabulary: it has no entry \[UNK\]"):
         read_wordpiece(path, 4)
+    path.write_bytes(bytes(range(256)))
+    with pytest.raises(BadInput, match=r"vocab\.txt is not a BERT vocabulary: it is no text"):
+        read_wordpiece(path, 4)
 
 
 # --------------------------------------------------------------------------------------------- both
