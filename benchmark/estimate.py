@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.data.split import train_reports
 from benchmark.plan import Unit
-from benchmark.run import Prepared
+from benchmark.run import Prepared, device_of
 
 if TYPE_CHECKING:
     import torch
@@ -27,11 +27,10 @@ def estimate(prepared: Prepared, units: Sequence[Unit]) -> dict[str, Any]:
     which are small beside it, are counted as one second a cell. Units that run side by side share the minutes. A
     model that cannot be timed stands under ``unknown`` with the reason, and the rest is estimated without it.
     """
-    from benchmark.embed import pick_device
     from benchmark.workers import worker_count
 
     dataset, config = prepared.dataset, prepared.config
-    device = pick_device(config.device)
+    device = device_of(config)  # with as many threads as the run will have
     n_images, n_texts = len(set(dataset.pixel_hashes)), len({r for r in dataset.reports or () if r is not None})
     rates: dict[str, tuple[float, float, int]] = {}
     unknown: dict[str, str] = {}

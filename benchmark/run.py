@@ -159,7 +159,7 @@ def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outco
     from benchmark.execute import failed
     from benchmark.provenance import provenance
 
-    device = _device(prepared.config)
+    device = device_of(prepared.config)
     folder = RunFolder(prepared.out)
     if fresh:
         folder.forget(prepared.plan)
@@ -212,7 +212,7 @@ def work(prepared: Prepared, session: str, listener: Listener, *, longest_first:
     from benchmark.execute import Bench, execute, failed
     from benchmark.provenance import provenance
 
-    device = _device(prepared.config)
+    device = device_of(prepared.config)
     bench = Bench(
         config=prepared.config,
         dataset=prepared.dataset,
@@ -241,7 +241,7 @@ def work(prepared: Prepared, session: str, listener: Listener, *, longest_first:
         listener.end(unit.name, _outcome(folder, unit), time.perf_counter() - start)
 
 
-def _device(config: RunConfig) -> torch.device:
+def device_of(config: RunConfig) -> torch.device:
     """The device that was asked for, with this process's threads set for the scale."""
     import torch
 

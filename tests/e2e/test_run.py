@@ -337,7 +337,9 @@ def test_interrupting_keeps_what_is_finished_and_exits_130(
 
 
 def test_a_dry_run_shows_cells_and_an_estimate_and_writes_nothing(command: Command, tmp_path: Path) -> None:
+    torch.set_num_threads(2)
     shown = document(command("--dry-run"))
+    assert torch.get_num_threads() == 1, "timed with as many threads as a run at this scale has"
     assert len(shown["cells"]) == 6  # type: ignore[arg-type]
     assert shown["estimate"]["image_passes"] == 60 * 6  # type: ignore[index]
     assert not (tmp_path / "run").exists()
