@@ -33,6 +33,9 @@ STALE_BUFFERS = ("position_ids", "relative_position_index", "attn_mask")
 EXTRA_STATE = "_extra_state"
 """Last part of the key under which torch keeps what a module stores beside its parameters; of any size."""
 
+ARCHIVE = b"PK\x03\x04"
+"""How a checkpoint of torch 1.6 and later begins."""
+
 NAMED = 3
 """Keys of each kind that an error names."""
 
@@ -64,7 +67,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise BadInput(f"{path} is not a state dict: {found}; save 'model.state_dict()' and give that file")
     if all(key.startswith("module.") for key in stored):
         stored = below(stored, "module.")
-    return {key: value for key, value in stored.items() if key.rpartition(".")[2] not in STALE_BUFFERS}
+    state = {key: value for key, value in stored.items() if key.rpartition(".")[2] not in STALE_BUFFERS}
+    if not state:
+        raise BadInput(f"{path} is not a state dict: it holds no weights; fetch or copy it again")
+    return state
 
 
 def _read(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds, checked by the caller
@@ -75,12 +81,24 @@ def _read(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds, checked
             raise BadInput(f"{path} is a TorchScript program and not read; give the file of its weights alone")
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:  # objects beside the tensors, or damage
+        except pickle.UnpicklingError as error:  # objects beside the tensors, or damage
+            if not _is_archive(path):
+                # The format before torch 1.6 lets a pickle name source files, and torch writes patches for them.
+                raise BadInput(
+                    f"{path} holds Python objects beside tensors, or is damaged ({_first_line(error)}), and is of a "
+                    "format in which those can't be left aside; fetch it again, or save its state dict alone"
+                ) from error
             return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_INERT)
     except BadInput:
         raise
     except Exception as error:  # torch raises KeyError, AttributeError and more on bytes that are no checkpoint
         raise BadInput(f"{path} can't be read as weights ({_first_line(error)}); fetch or copy it again") from error
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether torch reads the file as its zip format, and not as the one before it."""
+    with path.open("rb") as file:
+        return file.read(len(ARCHIVE)) == ARCHIVE
 
 
 def _is_program(path: Path) -> bool:
@@ -144,23 +162,32 @@ def _first_line(error: Exception) -> str:
 
 
 def _unwrapped(stored: Any) -> Any:  # noqa: ANN401
-    if isinstance(stored, Mapping):
-        for key in WRAPPERS:
-            if isinstance(stored.get(key), Mapping):
-                return stored[key]
-    return stored
+    """The mapping that holds the weights, as a plain one: a pickled mapping may bring attributes of its own."""
+    if not isinstance(stored, dict):
+        return stored
+    plain = dict(dict.items(stored))
+    inner = next((plain[key] for key in WRAPPERS if isinstance(plain.get(key), dict)), None)
+    return plain if inner is None else dict(dict.items(inner))
 
 
 def _defect(stored: Any) -> str | None:  # noqa: ANN401
     """What makes this something else than named tensors, or None."""
-    if not isinstance(stored, Mapping):
-        return f"it holds a {'Python object' if isinstance(stored, StandIn) else type(stored).__name__}"
+    if not isinstance(stored, dict):
+        return f"it holds a {_kind(stored)}"
     if not stored:
         return "it is empty"
-    odd = next((key for key, value in stored.items() if not (isinstance(key, str) and isinstance(value, Tensor))), None)
-    if odd is None:
-        return None
-    return f"{odd!r} is a {'Python object' if isinstance(stored[odd], StandIn) else type(stored[odd]).__name__}"
+    for key, value in stored.items():
+        if not isinstance(key, str):
+            return f"one of its keys is a {_kind(key)}"
+        if type(value) not in (Tensor, nn.Parameter):
+            return f"{key!r} is a {_kind(value)}"
+        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized or value.is_complex():
+            return f"{key!r} is no plain tensor of real numbers"
+    return None
+
+
+def _kind(value: object) -> str:
+    return "Python object" if isinstance(value, StandIn) else type(value).__name__
 
 
 def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -248,12 +275,16 @@ def load_parts(
             f"{source} is not the file expected: {len(strange)} of its {len(state)} tensors belong to no part of the "
             f"model ({_some(strange)}); is it the file of this architecture?"
         )
-    return {
-        part.tower: load_strict(
-            part.module, part.rename(shares[prefix]), tower=part.tower, source=source, unwanted=part.unwanted
-        )
-        for prefix, part in parts.items()
-    }
+    loaded = {}
+    for prefix, part in parts.items():
+        try:
+            renamed = part.rename(shares[prefix])
+        except (IndexError, RuntimeError) as error:
+            raise BadInput(
+                f"{source} does not fit the {part.tower}: {_first_line(error)}; is it the file of this architecture?"
+            ) from error
+        loaded[part.tower] = load_strict(part.module, renamed, tower=part.tower, source=source, unwanted=part.unwanted)
+    return loaded
 
 
 UNNAMED_LAYERS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}

@@ -260,7 +260,10 @@ def last_four(out: Any) -> Tensor:  # noqa: ANN401 - transformers' output
 
 
 def _tokenizer_from(state: Tensor) -> Tokenizer:
-    return Tokenizer.from_str(bytes(state.tolist()).decode())
+    try:
+        return Tokenizer.from_str(bytes(state.tolist()).decode())
+    except Exception as error:  # the library raises nothing narrower
+        raise BadInput(f"the saved state holds a tokenizer that can't be read ({error}); save it again") from error
 
 
 # --------------------------------------------------------------------------------------------- both

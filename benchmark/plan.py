@@ -149,10 +149,10 @@ def plan(
     random = {c.registered.name for c in candidates if c.random}
     for candidate in sorted(candidates, key=lambda c: c.registered.entry.kind == "encoder"):
         entry = candidate.registered.entry
-        if candidate.random and entry.card.random_as in random:
+        if candidate.random and entry.card.random_as in random - {candidate.registered.name}:
             collapsed[candidate.registered.name] = (
                 f"the towers and objective of {entry.card.random_as}, trained by others: "
-                "it has rows with published weights only"
+                "with random weights it has no rows beside it"
             )
             continue
         possible = []

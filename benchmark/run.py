@@ -225,7 +225,7 @@ def work(prepared: Prepared, session: str, listener: Listener, *, longest_first:
     folder = RunFolder(prepared.out)
     pending = [unit for unit in prepared.plan.units if not folder.finished(unit)]
     if longest_first:
-        pending.sort(key=_passes, reverse=True)
+        pending.sort(key=passes, reverse=True)
     for unit in _taken_in_turn(folder, pending, session):
         listener.begin(unit.name)
         start = time.perf_counter()
@@ -252,7 +252,7 @@ def device_of(config: RunConfig) -> torch.device:
     return pick_device(config.device)
 
 
-def _passes(unit: Unit) -> int:
+def passes(unit: Unit) -> int:
     """How often a unit takes the training texts through an encoder with gradients: twice with rewordings."""
     return sum((variant.augmentation != "none") + 1 for variant, _ in unit.cells) if unit.kind == "full" else 0
 

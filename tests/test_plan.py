@@ -8,7 +8,8 @@ from benchmark.config import make_config
 from benchmark.model import HeadSpec, Modality
 from benchmark.plan import FROZEN, Candidate, Plan, Variant, plan, variants
 from benchmark.registry import Registry
-from benchmark.weights import resolve
+from benchmark.run import passes
+from benchmark.weights import ResolvedWeights, resolve
 
 AXES = {"regimes": ["frozen", "heads", "full"], "augmentations": ["none", "eda"], "heads": ["none", "linear-8"]}
 
@@ -63,10 +64,32 @@ def test_models_that_only_published_weights_tell_apart_share_their_random_rows(t
     both = planned(toy_file, models=("gloria-benchx", "gloria"))
     assert {unit.candidate.registered.name for unit in both.units} == {"gloria"}
     assert both.collapsed["gloria-benchx"] == (
-        "the towers and objective of gloria, trained by others: it has rows with published weights only"
+        "the towers and objective of gloria, trained by others: with random weights it has no rows beside it"
     )
     alone = planned(toy_file, models=("gloria-benchx",))
     assert {unit.candidate.registered.name for unit in alone.units} == {"gloria-benchx"}
+
+
+@pytest.mark.parametrize("published", [{"gloria", "gloria-benchx"}, {"gloria"}, {"gloria-benchx"}])
+def test_published_weights_always_have_rows_of_their_own(published: set[str]) -> None:
+    config = make_config("quick", None, {"regimes": ["frozen"]})
+    candidates = [
+        Candidate(
+            Registry.load().model(name),
+            {0: ResolvedWeights("pretrained" if name in published else "random", digest=name)},
+        )
+        for name in ("gloria", "gloria-benchx")
+    ]
+    fixed = {"dataset": "d", "fingerprint": "f", "content": "c", "has": ("image",), "precision": "fp32"}
+    result = plan(config, candidates, rewordings={}, **fixed)
+    assert {unit.candidate.registered.name for unit in result.units} == {"gloria", "gloria-benchx"}
+
+
+def test_among_several_processes_the_longest_trainings_go_first(toy_file: Path) -> None:
+    units = planned(toy_file, models=("majority", "toy")).units
+    ordered = sorted(units, key=passes, reverse=True)
+    assert [unit.kind for unit in ordered] == ["full"] * 4 + ["naive", "towers"]
+    assert [unit.cells[0][0].augmentation for unit in ordered[:4]] == ["eda", "eda", "none", "none"]
 
 
 def test_naive_rows_come_first_and_have_one_cell_whatever_the_axes(toy_file: Path) -> None:
