@@ -85,8 +85,8 @@ def _read(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds, checked
             if not _is_archive(path):
                 # The format before torch 1.6 lets a pickle name source files, and torch writes patches for them.
                 raise BadInput(
-                    f"{path} holds Python objects beside tensors, or is damaged ({_first_line(error)}), and is of a "
-                    "format in which those can't be left aside; fetch it again, or save its state dict alone"
+                    f"{path} holds Python objects beside tensors, or is damaged, and is of a format in which those "
+                    "can't be left aside; fetch it again, or save its state dict alone"
                 ) from error
             return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_INERT)
     except BadInput:
