@@ -63,7 +63,7 @@ def allowed(file: str, what: Import) -> bool:
     package = file.split("/")[0]
     if package == "benchmark":
         if within(what.name, "leaderboards"):
-            return file in ("benchmark/cli.py", "benchmark/run.py") and what.late
+            return (file.startswith("benchmark/cli/") or file == "benchmark/run.py") and what.late
         later = ("benchmark.evaluate", "benchmark.run", "benchmark.adapt", "benchmark.embed", "benchmark.execute")
         if file.startswith("benchmark/data/") and within(what.name, *later):
             return False
@@ -98,8 +98,8 @@ def test_arrows_point_one_way(file):
         ("benchmark/plan.py", "import lumbarclip", ["lumbarclip"]),
         ("benchmark/plan.py", "def f():\n    from baselines.cards import CONVIRT", ["baselines.cards.CONVIRT"]),
         ("benchmark/plan.py", "def f():\n    import leaderboards.build", ["leaderboards.build"]),
-        ("benchmark/cli.py", "def f():\n    from leaderboards import build", []),
-        ("benchmark/cli.py", "from leaderboards import build", ["leaderboards.build"]),
+        ("benchmark/cli/runs.py", "def f():\n    from leaderboards import build", []),
+        ("benchmark/cli/runs.py", "from leaderboards import build", ["leaderboards.build"]),
         ("benchmark/data/split.py", "from benchmark import embed", ["benchmark.embed"]),
         ("benchmark/data/split.py", "from benchmark.evaluate.metrics import f", ["benchmark.evaluate.metrics.f"]),
         ("benchmark/data/split.py", "from benchmark.result import digest", []),
