@@ -18,9 +18,9 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
 from benchmark.config import TrainingConfig
 from benchmark.embed import autocast, to_device
-from benchmark.errors import BrokenModel, TrainingDiverged
+from benchmark.errors import TrainingDiverged
 from benchmark.heads import ProjectionPair
-from benchmark.model import Augmentation, Features, HeadSpec, VisionLanguageModel
+from benchmark.model import Features, HeadSpec, VisionLanguageModel
 from benchmark.objective import InfoNCE
 from benchmark.seeding import derive_seed, generator
 
@@ -60,27 +60,6 @@ class PairedFeatures:
     """Augmentation -> (n, A) int64 rows of ``text``."""
     labels: Tensor
     """(n, C) float32 multi-hot."""
-
-
-def reword(
-    augmentation: Augmentation, reports: Sequence[str], count: int, *, fingerprint: str, version: str
-) -> dict[str, list[str]]:
-    """Reword each distinct report ``count`` times; a report's rewordings do not depend on which others there are.
-
-    Raises:
-        BrokenModel: where an augmentation gives anything else than ``count`` texts.
-    """
-    reworded = {}
-    for report in sorted(set(reports)):
-        rng = generator(fingerprint, "reword", augmentation.name, version, report)
-        texts = list(augmentation.reword(report, count, rng))
-        if len(texts) != count or not all(isinstance(text, str) for text in texts):
-            raise BrokenModel(
-                f"augmentation {augmentation.name!r} was asked for {count} texts and gave {len(texts)} objects of type "
-                f"{', '.join(sorted({type(text).__name__ for text in texts})) or 'none'}"
-            )
-        reworded[report] = texts
-    return reworded
 
 
 def batches(n: int, batch_size: int, epochs: int, *, fingerprint: str, seed: int) -> Iterator[list[NDArray[np.int64]]]:
@@ -242,8 +221,8 @@ class Pairs:
     pixels: Callable[[NDArray[np.int64]], Tensor]
     """Gives the preprocessed pictures (B, 3, H, W) of a batch of pair numbers."""
     reports: Sequence[str]
-    rewordings: Mapping[str, Sequence[str]]
-    """Report -> its rewordings; empty where the training texts are not augmented."""
+    rewordings: Sequence[Sequence[str]]
+    """The rewordings of each pair's report; empty where the training texts are not augmented."""
     labels: Tensor
     """(n, C) float32 multi-hot."""
 
@@ -316,7 +295,8 @@ def _pair_loss(
     reports = [data.reports[i] for i in rows.tolist()]
     texts = list(reports)
     if data.rewordings:
-        texts += [data.rewordings[r][int(draw.integers(len(data.rewordings[r])))] for r in reports]
+        options = [data.rewordings[i] for i in rows.tolist()]
+        texts += [each[int(draw.integers(len(each)))] for each in options]
     image = model.encode_image(to_device(data.pixels(rows), device))
     # Pictures of one level share a report, so a batch holds many texts twice; each is encoded once.
     distinct = list(dict.fromkeys(texts))

@@ -24,10 +24,10 @@ from benchmark.adapt import (
     PairedFeatures,
     Pairs,
     multi_hot,
-    reword,
     train_full,
     train_heads,
 )
+from benchmark.augment import reword
 from benchmark.config import RunConfig
 from benchmark.data.manifest import Dataset
 from benchmark.data.preprocess import picture
@@ -93,18 +93,25 @@ class Bench:
         """Multi-hot labels of the training pairs, (n_pairs, C)."""
         return multi_hot(self.dataset.labels[self.pairs], len(self.dataset.classes))
 
-    def rewordings(self, name: str, count: int) -> dict[str, list[str]]:
-        """Training report -> ``count`` rewordings of it under an augmentation; empty for ``none``."""
+    @cached_property
+    def reports(self) -> list[str]:
+        """The report of each training pair."""
+        texts = self.dataset.reports or ()
+        return [report for i in self.pairs if (report := texts[i]) is not None]
+
+    def rewordings(self, name: str, count: int) -> list[list[str]]:
+        """``count`` rewordings of each training pair's report under an augmentation; empty for ``none``."""
         if name == "none":
-            return {}
+            return []
         registered = self.registry.augmentation(name)
-        return reword(
+        reworded = reword(
             registered.entry.build(),
             self.train_reports,
             count,
             fingerprint=self.split.fingerprint,
             version=registered.entry.version,
         )
+        return [reworded[report] for report in self.reports]
 
 
 def execute(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
@@ -319,19 +326,18 @@ def _train_heads(
             "heads are trained on pairs, and this model encodes no text; its card may say so, encodes=('image',)"
         )
     options = bench.rewordings(augmentation, bench.config.heads_training.rewordings)
-    reworded = list(dict.fromkeys(text for texts in options.values() for text in texts))
+    reworded = list(dict.fromkeys(text for texts in options for text in texts))
     vectors = [np.stack(list(embedded.text_of.values()))]
     if reworded:
         encoding = stage("encoding rewordings")
         vectors.append(extractor.texts(reworded, batch=bench.config.encode_batch, progress=encoding))
     row = {text: i for i, text in enumerate(embedded.text_of)}
     reworded_row = {text: len(row) + i for i, text in enumerate(reworded)}
-    reports = [r for i in bench.pairs if (r := (bench.dataset.reports or ())[i]) is not None]
     data = PairedFeatures(
         image=torch.from_numpy(embedded.image[bench.pairs]),
         text=torch.from_numpy(np.concatenate(vectors)),
-        report=torch.tensor([row[r] for r in reports]),
-        rewordings={augmentation: torch.tensor([[reworded_row[t] for t in options[r]] for r in reports])}
+        report=torch.tensor([row[r] for r in bench.reports]),
+        rewordings={augmentation: torch.tensor([[reworded_row[t] for t in texts] for texts in options])}
         if options
         else {},
         labels=bench.labels,
@@ -350,21 +356,20 @@ def _train_heads(
     return {member: (trained[member], share) for member in members}
 
 
-def _pairs(model: VisionLanguageModel, bench: Bench, rewordings: dict[str, list[str]]) -> Pairs:
+def _pairs(model: VisionLanguageModel, bench: Bench, rewordings: list[list[str]]) -> Pairs:
     """Training pairs, with their pictures preprocessed once where they fit into memory."""
     dataset, chosen = bench.dataset, bench.pairs
-    reports = [r for i in chosen if (r := (dataset.reports or ())[i]) is not None]
     cpu = torch.device("cpu")
     size = model.preprocess(picture(dataset.pixels[chosen[0]])).nbytes * len(chosen)
     if size <= PREPARED_LIMIT:
         parts = [chosen[i : i + 64].tolist() for i in range(0, len(chosen), 64)]
         ready = torch.cat(list(preprocessed(model, dataset.pixels, parts, device=cpu)))
-        return Pairs(lambda rows: ready[torch.from_numpy(rows)], reports, rewordings, bench.labels)
+        return Pairs(lambda rows: ready[torch.from_numpy(rows)], bench.reports, rewordings, bench.labels)
 
     def prepare(rows: NDArray[np.int64]) -> Tensor:
         return next(preprocessed(model, dataset.pixels, [chosen[rows].tolist()], device=cpu))
 
-    return Pairs(prepare, reports, rewordings, bench.labels)
+    return Pairs(prepare, bench.reports, rewordings, bench.labels)
 
 
 def _costs(model: VisionLanguageModel, bench: Bench, stage: Stage) -> Profile:

@@ -16,10 +16,10 @@ from benchmark.adapt import (
     batches,
     make_objective,
     multi_hot,
-    reword,
     train_full,
     train_heads,
 )
+from benchmark.augment import reword
 from benchmark.config import TrainingConfig
 from benchmark.errors import TrainingDiverged
 from benchmark.heads import ProjectionPair

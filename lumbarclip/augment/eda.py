@@ -16,8 +16,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from benchmark.data.facts import CANONICAL, CLAUSE_END, FILLERS, SENTENCE_END, SYNONYMS, WORD
 from benchmark.model import AugmentationEntry
-from lumbarclip.augment.facts import CANONICAL, CLAUSE_END, FILLERS, SENTENCE_END, SYNONYMS, WORD
 
 _GROUPS = {group[0]: group for group in SYNONYMS}
 _CHOICES = {word: tuple(w for w in _GROUPS[first] if w != word) for word, first in CANONICAL.items()}

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmark.data.facts import FILLERS, NEGATIONS, SIDES, SYNONYMS, TURNS, Facts, facts, skeleton
 from benchmark.model import Augmentation
 from lumbarclip.augment.eda import EDA, ENTRY
-from lumbarclip.augment.facts import FILLERS, NEGATIONS, SIDES, SYNONYMS, TURNS, Facts, facts, skeleton
 
 # What must never be touched, written down again without the module under test: everything here, in this order, must
 # be found in a rewording as it was in the report.

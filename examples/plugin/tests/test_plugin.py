@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from benchmark.conformance import EXAMPLE_REPORTS, check
+from benchmark.data.facts import facts
 from benchmark.errors import UnsupportedModality
 from benchmark.model import BuildRequest
-from lumbarclip.augment.facts import facts
 from timm_tfidf.cards import TIMM_TFIDF
 from timm_tfidf.model import build
 from timm_tfidf.sentence_order import SentenceOrder
