@@ -29,7 +29,7 @@ from baselines.towers import (
 from benchmark.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from benchmark.errors import BadInput
 from benchmark.model import BuildRequest, Features, ModelCard, Scale
-from benchmark.objective import Contrastive, pairwise
+from benchmark.objective import pairwise
 
 
 def _architecture(size: int, options: Mapping[str, Any], text: Mapping[str, Any], max_length: int) -> Architecture:
@@ -49,19 +49,16 @@ ARCHITECTURES: dict[Scale, Architecture] = {
 """Towers per scale. timm's ResNet-50 has torchvision's layers and key names, its ``tv`` tag its statistics."""
 
 
-class ConVIRTLoss(Contrastive):
-    """Bidirectional InfoNCE at a fixed temperature, image-to-text weighted by lambda (arXiv:2010.00747, eqs. 2 to 4).
-
-    The paper has no augmented texts; with them it is the mean of the two terms, as for the default objective.
-    """
+class ConVIRTLoss(nn.Module):
+    """Bidirectional InfoNCE at a fixed temperature, image-to-text weighted by lambda (arXiv:2010.00747, eqs. 2-4)."""
 
     def __init__(self, temperature: float = 0.1, image_to_text: float = 0.75) -> None:
         super().__init__()
         self.temperature = temperature
         self.image_to_text = image_to_text
 
-    def term(self, image: Features, text: Features) -> Tensor:
-        """Cross-entropy of either direction, weighted."""
+    def forward(self, image: Features, text: Features, labels: Tensor) -> Tensor:  # noqa: ARG002 - the common signature
+        """Give the loss of each pair, (B,): cross-entropy of either direction, weighted."""
         of_images, of_texts = pairwise(image.pooled @ text.pooled.T / self.temperature)
         return self.image_to_text * of_images + (1 - self.image_to_text) * of_texts
 

@@ -52,7 +52,7 @@ from baselines.towers import (
 )
 from benchmark.data.preprocess import HALF, IMAGENET_MEAN, IMAGENET_STD, Preprocess, centre, normalised
 from benchmark.model import BuildRequest, Features, ModelCard, Scale
-from benchmark.objective import Contrastive, pairwise
+from benchmark.objective import pairwise
 
 ENLARGED = 299 / 224
 """By what the image tower enlarges its input before the first layer."""
@@ -131,7 +131,7 @@ BENCHX_ARCHITECTURES = _scales(_stretched, 128)
 # --------------------------------------------------------------------------------------------- objective
 
 
-class GLoRIALoss(Contrastive):
+class GLoRIALoss(nn.Module):
     """Global and local contrastive loss, each both ways, summed, as published (``gloria.loss.gloria_loss``).
 
     ::
@@ -141,8 +141,6 @@ class GLoRIALoss(Contrastive):
                  a_rw  = softmax over regions of (t1 s_rw),          c_w = sum_r a_rw region_r
                  Z_ij  = log sum_w exp(t2 cos(c_w, word_w)),         logits_ij = t3 Z_ij
 
-    The paper has no augmented texts; with them it is the mean of the two terms, as for the default objective.
-
     Without ``tokens`` there is the global part alone. That is the ``heads`` regime: regions and words come from frozen
     towers there, so that the local part is a constant and moves no head.
     """
@@ -151,8 +149,8 @@ class GLoRIALoss(Contrastive):
         super().__init__()
         self.t1, self.t2, self.t3 = t1, t2, t3
 
-    def term(self, image: Features, text: Features) -> Tensor:
-        """Sum of four cross-entropies, or of two without local features."""
+    def forward(self, image: Features, text: Features, labels: Tensor) -> Tensor:  # noqa: ARG002 - the common signature
+        """Give the loss of each pair, (B,): a sum of four cross-entropies, or of two without local features."""
         of_images, of_texts = pairwise(self.t3 * image.pooled @ text.pooled.T)
         if image.tokens is None or text.tokens is None or text.mask is None:
             return of_images + of_texts

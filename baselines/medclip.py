@@ -85,24 +85,21 @@ class MedCLIPLoss(nn.Module):
         logits_ij = exp(s) cos(v_i, t_j),   s learned from log(1/0.07) on and kept in [0, 4.6052]
         loss      = mean over rows of CE(logits, target) and of CE(logits', target), halved
 
-    As published (``medclip.losses``): labels at temperature 1, and not divided by their norms as the paper has it. With
-    augmented texts it is the mean of both terms. There, labels are of 14 findings in
-    {-1, 0, 1}; here, of the dataset's classes in {0, 1}.
+    As published (``medclip.losses``): labels at temperature 1, and not divided by their norms as the paper has it.
+    There, labels are of 14 findings in {-1, 0, 1}; here, of the dataset's classes in {0, 1}.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
-    def forward(self, image: Features, text: Features, augmented: Features | None, labels: Tensor) -> Tensor:
-        """Give the scalar loss of B pairs; ``pooled`` is (B, d), L2-normalised, ``labels`` (B, C) multi-hot."""
+    def forward(self, image: Features, text: Features, labels: Tensor) -> Tensor:
+        """Give the loss of each pair, (B,); ``pooled`` is (B, d), L2-normalised, ``labels`` (B, C) multi-hot."""
         scale = self.log_scale.clamp(*LOGIT_SCALE_LIMITS).exp()
         target = (labels @ labels.T).softmax(dim=1)
-        losses = []
-        for texts in (text,) if augmented is None else (text, augmented):
-            logits = scale * image.pooled @ texts.pooled.T
-            losses += [F.cross_entropy(logits, target), F.cross_entropy(logits.T, target)]
-        return torch.stack(losses).mean()
+        logits = scale * image.pooled @ text.pooled.T
+        both = (F.cross_entropy(each, target, reduction="none") for each in (logits, logits.T))
+        return torch.stack(list(both)).mean(dim=0)
 
 
 class MedCLIP(DualEncoder):

@@ -333,6 +333,17 @@ class DualEncoder(nn.Module):
         """Load the published files into the towers and set ``loaded``."""
         raise NotImplementedError
 
+    def checkpoint_gradients(self, enable: bool) -> None:
+        """Recompute the activations of both towers' blocks in the backward pass instead of keeping them."""
+        self.image.trunk.set_grad_checkpointing(enable)
+        if self.text is None:
+            return
+        if enable:
+            # The reentrant kind ends the graph where a block's input needs no gradient, as a first block's does.
+            self.text.encoder.activation_checkpointing_enable({"use_reentrant": False})
+        else:
+            self.text.encoder.activation_checkpointing_disable()
+
     @property
     def tokenizer(self) -> Tokenizer | None:
         """The text tower's tokenizer."""

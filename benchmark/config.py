@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -13,6 +13,7 @@ from benchmark.errors import BadInput
 from benchmark.evaluate.protocol import EvaluationConfig
 from benchmark.model import HeadSpec, Scale
 from benchmark.result import REGIMES, Regime
+from benchmark.sampler import Sampling
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -24,15 +25,42 @@ class TrainingConfig(BaseModel):
 
     epochs: int = Field(50, ge=1)
     batch_size: int = Field(128, ge=2)
-    """Pairs per contrastive batch."""
+    """Pairs per contrastive batch, over all processes."""
     learning_rate: float = Field(2e-5, gt=0, allow_inf_nan=False)
     weight_decay: float = Field(1e-4, ge=0, allow_inf_nan=False)
     warmup: float = Field(0.1, ge=0, le=1)
-    """Share of all steps in which the learning rate rises linearly; constant after."""
+    """Share of all steps in which the learning rate rises linearly."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Of the learning rate after the warm-up; ``cosine`` falls to 0 at the last step."""
     clip: float = Field(1.0, gt=0, allow_inf_nan=False)
     """Largest gradient norm."""
     rewordings: int = Field(4, ge=1)
     """Augmented texts per report; one of them is drawn per sample and step."""
+    alpha: float = Field(0.5, ge=0, le=1)
+    """Weight of the loss over original texts; that over augmented ones has the rest."""
+    sampling: Sampling = "uniform"
+    """``uniform``: every pair once an epoch. ``upsample``: smaller classes repeated to the size of the largest."""
+    imbalance: Literal["none", "class_balanced", "focal"] = "none"
+    """How pairs are weighted: alike, by the effective number of their class, or by how wrong they still are."""
+    objective: dict[str, dict[str, float | bool]] = {}
+    """Model -> options of its objective, such as ``{lumbarclip-vit: {temperature: 0.1, learnable: true}}``."""
+
+
+class FullTrainingConfig(TrainingConfig):
+    """Settings of a training that moves the towers too."""
+
+    patience: int | None = Field(None, ge=1)
+    """Epochs without a lower loss on val after which training stops and goes back to the best epoch; null: never."""
+    chunk: int | None = Field(None, ge=1)
+    """Samples that go through a tower at a time; null: the whole batch. A contrastive batch of any size then fits a
+    small card, at the price of a second forward pass. Batch normalisation sees the chunk: it is part of a cell's id."""
+    checkpoint_gradients: bool = False
+    """Recompute activations in the backward pass instead of keeping them: less memory, slower, the same numbers."""
+    keep_weights: bool = False
+    """Keep what was trained, as safetensors in ``weights/`` of the run folder."""
+
+    SPEED_ONLY: ClassVar[frozenset[str]] = frozenset({"checkpoint_gradients", "keep_weights"})
+    """Settings that change no number: they are not part of a cell's id."""
 
 
 class RunConfig(BaseModel):
@@ -65,7 +93,7 @@ class RunConfig(BaseModel):
     encode_batch: int = Field(64, ge=1)
     """Samples per forward pass of the frozen encoders; changes the speed, not the features."""
     heads_training: TrainingConfig = TrainingConfig(epochs=100, learning_rate=1e-3)
-    full_training: TrainingConfig = TrainingConfig()
+    full_training: FullTrainingConfig = FullTrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     plugins: tuple[Path, ...] = ()
     allow_exclusions: bool = False
@@ -110,6 +138,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "augmentations": ("none", "eda"),
         "heads": ("none", "linear-256", "linear-512", "linear-1024", "mlp-256", "mlp-512", "mlp-1024"),
+        "heads_training": {"epochs": 100, "learning_rate": 1e-3, "sampling": "upsample"},
+        "full_training": {"sampling": "upsample"},
     },
 }
 """``quick``: tiny untrained towers on a laptop. ``standard``: published weights. ``paper``: the whole study."""
@@ -157,7 +187,7 @@ def _in_words(error: ValidationError, in_file: dict[str, Any], options: dict[str
 
 
 def _settings() -> list[str]:
-    records = (RunConfig, TrainingConfig, EvaluationConfig)
+    records = (RunConfig, FullTrainingConfig, EvaluationConfig)
     return [name for record in records for name in record.model_fields]
 
 

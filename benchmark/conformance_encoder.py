@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmark.adapt import HeadMember, PairedFeatures, make_objective, train_heads
+from benchmark.adapt import HeadMember, PairedFeatures, train_heads
 from benchmark.config import TrainingConfig
 from benchmark.conformance_clause import (
     Broken,
@@ -35,6 +35,7 @@ from benchmark.embed import inference
 from benchmark.errors import TrainingDiverged, UnsupportedModality
 from benchmark.heads import ProjectionPair
 from benchmark.model import Features, HeadSpec, Scale, VisionLanguageModel
+from benchmark.objective import make_objective
 from benchmark.profile import parameters
 
 INVARIANCE = 1e-4
@@ -253,7 +254,7 @@ def _gradients_flow(subject: Encoder) -> str:
         raise NotApplicable("the model has no text encoder, and training takes pairs")
     model: Any = subject.entry.make(subject.request)
     pair = ProjectionPair(model.image_dim, model.text_dim, HeadSpec("linear", 16)).to(subject.request.device)
-    trained = nn.ModuleList([model, pair, make_objective(model)]).to(subject.request.device).train()
+    trained = nn.ModuleList([model, pair, make_objective(model, {})]).to(subject.request.device).train()
     wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     optimizer = torch.optim.AdamW(trained.parameters(), 1e-3)
     reached: set[str] = set()
@@ -286,13 +287,17 @@ def _backward(subject: Encoder, model: Any, pair: Any, objective: nn.Module) -> 
     for tower, features in (("image", image), ("text", text)):
         if not features.pooled.requires_grad:
             raise Broken(f"{tower} features carry no gradient: they are detached, or the tower is frozen")
-    loss: Tensor = objective(
+    losses: Tensor = objective(
         Features(pair.project_image(image.pooled), image.tokens, image.mask),
         Features(pair.project_text(text.pooled), text.tokens, text.mask),
-        None,
         torch.eye(2, device=subject.request.device)[[0, 1, 0, 1, 1][: len(subject.texts)]],
     )
-    torch.autograd.backward(loss)
+    if tuple(losses.shape) not in ((), (len(subject.texts),)):
+        raise Broken(
+            f"the objective gives a loss of shape {tuple(losses.shape)} for {len(subject.texts)} pairs; it must be one "
+            "per pair, or a scalar"
+        )
+    torch.autograd.backward(losses.mean())
     return image, text
 
 
@@ -312,7 +317,7 @@ def _objective_maps(subject: Encoder) -> str:
     """Two heads trained together must come out as each trained alone: the ``heads`` regime relies on it."""
     if not subject.reads_text:
         raise NotApplicable("the model has no text encoder, and an objective takes pairs")
-    objective = make_objective(subject.model)
+    objective = make_objective(subject.model, {})
     if isinstance(subject.model, nn.Module):
         own = {id(parameter) for parameter in subject.model.parameters()}
         if any(id(parameter) in own for parameter in objective.parameters()):

@@ -6,41 +6,43 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmark import profile
 from benchmark.adapt import (
     Adapted,
     HeadMember,
     PairedFeatures,
-    Pairs,
     multi_hot,
-    train_full,
     train_heads,
 )
 from benchmark.augment import reword
 from benchmark.config import RunConfig
 from benchmark.data.manifest import Dataset
 from benchmark.data.preprocess import picture
-from benchmark.data.split import Split, train_reports, training_pairs
+from benchmark.data.split import Split, train_reports, training_pairs, with_report
+from benchmark.distributed import Ranks
 from benchmark.embed import Extractor, inference, preprocessed, preprocessing
-from benchmark.errors import BrokenModel, TrainingDiverged, UnsupportedModality
+from benchmark.errors import BadInput, BrokenModel, TrainingDiverged, UnsupportedModality
 from benchmark.evaluate.protocol import Space, evaluate
 from benchmark.heads import ProjectionPair
 from benchmark.model import BuildRequest, Features, ModelEntry, NaiveModel, VisionLanguageModel
 from benchmark.plan import FROZEN, Unit
 from benchmark.registry import Registered, Registry
-from benchmark.result import CellResult, CellSpec, Failure, Profile, digest
+from benchmark.result import CellResult, CellSpec, Failure, Profile, digest, open_atomically
+from benchmark.run_folder import RunFolder
 from benchmark.store import ArrayStore
+from benchmark.train import Pairs, train_full
 
 Stage = Callable[[str], Callable[[int, int], None]]
 """Called with the name of a stage that begins; gives the callback for its (done, total)."""
@@ -71,6 +73,10 @@ class Bench:
     store: ArrayStore
     device: torch.device
     provenance: dict[str, Any]
+    folder: RunFolder
+    """Where trainings leave their checkpoints."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """The processes that train together."""
 
     @cached_property
     def distinct_reports(self) -> tuple[str, ...]:
@@ -87,6 +93,11 @@ class Bench:
         """Training samples that have a report."""
         assert self.dataset.reports is not None, "the planner trains nothing on a dataset without reports"
         return training_pairs(self.dataset, self.split)
+
+    @cached_property
+    def val_pairs(self) -> NDArray[np.int64]:
+        """Validation samples that have a report."""
+        return with_report(self.dataset, self.split.val)
 
     @cached_property
     def labels(self) -> Tensor:
@@ -184,21 +195,10 @@ def _towers(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
 
 def _full(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
     """Towers and heads trained on the train split, then embedded with the weights that came out."""
-    (variant, spec) = unit.cells[0]
+    ((_, spec),) = unit.cells
     profile.reset_peak_memory(bench.device)
-    model = _build(unit, bench)
     start = time.perf_counter()
-    adapted = train_full(
-        model,
-        _pairs(model, bench, bench.rewordings(variant.augmentation, bench.config.full_training.rewordings)),
-        variant.head,
-        bench.config.full_training,
-        seed=spec.seed,
-        fingerprint=bench.split.fingerprint,
-        device=bench.device,
-        precision=bench.config.precision,
-        progress=stage("training"),
-    )
+    model, adapted = train_towers(unit, bench, stage)
     seconds = time.perf_counter() - start
     # These weights exist only in this unit, so their embeddings are of no use to any other: nothing is kept.
     with tempfile.TemporaryDirectory() as folder:
@@ -212,6 +212,52 @@ def _full(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
         yield _evaluated(
             unit, spec, bench, spaces, costs, _training_record(adapted, bench), stage, origin=_origin(model)
         )
+    bench.folder.checkpoint(unit).unlink(missing_ok=True)  # the result is what is left of it
+
+
+def train_towers(unit: Unit, bench: Bench, stage: Stage) -> tuple[VisionLanguageModel, Adapted]:
+    """Build and train the model of a ``full`` unit: this process's part of it, where several train together."""
+    (variant, spec) = unit.cells[0]
+    config = bench.config.full_training
+    model = _build(unit, bench)
+    if config.patience and not len(bench.val_pairs):
+        raise BadInput("full_training.patience stops by the loss on val, and no val sample has a report; leave it out")
+    rewordings = bench.rewordings(variant.augmentation, config.rewordings)
+    data = _pairs(model, bench, bench.pairs, rewordings)
+    validation = _pairs(model, bench, bench.val_pairs, []) if config.patience else None
+    if bench.ranks.leads:  # the others wait for this word, and then train with us
+        bench.ranks.say(unit.id)
+    checkpoint = bench.folder.checkpoint(unit)
+    try:
+        adapted = train_full(
+            model,
+            data,
+            variant.head,
+            config,
+            seed=spec.seed,
+            fingerprint=bench.split.fingerprint,
+            device=bench.device,
+            precision=bench.config.precision,
+            validation=validation,
+            checkpoint=checkpoint,
+            ranks=bench.ranks,
+            progress=stage("training"),
+        )
+    except TrainingDiverged:
+        checkpoint.unlink(missing_ok=True)  # it leads to the same place
+        raise
+    if config.keep_weights and bench.ranks.leads:
+        _keep_weights(model, adapted.pair, bench.folder.path / "weights" / spec.id)
+    return model, adapted
+
+
+def _keep_weights(model: VisionLanguageModel, pair: ProjectionPair, stem: Path) -> None:
+    """Write towers and heads; ``--weights STEM.towers.safetensors`` starts from these towers."""
+    assert isinstance(model, nn.Module)
+    for part, module in (("towers", model), ("heads", pair)):
+        tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+        with open_atomically(stem.with_name(f"{stem.name}.{part}.safetensors")) as file:
+            file.write(safetensors.torch.save(tensors))
 
 
 # --------------------------------------------------------------------------------------------- steps
@@ -356,20 +402,23 @@ def _train_heads(
     return {member: (trained[member], share) for member in members}
 
 
-def _pairs(model: VisionLanguageModel, bench: Bench, rewordings: list[list[str]]) -> Pairs:
-    """Training pairs, with their pictures preprocessed once where they fit into memory."""
-    dataset, chosen = bench.dataset, bench.pairs
-    cpu = torch.device("cpu")
-    size = model.preprocess(picture(dataset.pixels[chosen[0]])).nbytes * len(chosen)
-    if size <= PREPARED_LIMIT:
-        parts = [chosen[i : i + 64].tolist() for i in range(0, len(chosen), 64)]
-        ready = torch.cat(list(preprocessed(model, dataset.pixels, parts, device=cpu)))
-        return Pairs(lambda rows: ready[torch.from_numpy(rows)], bench.reports, rewordings, bench.labels)
+def _pairs(
+    model: VisionLanguageModel, bench: Bench, chosen: NDArray[np.int64], rewordings: Sequence[Sequence[str]]
+) -> Pairs:
+    """Samples with a report as pairs, their pictures preprocessed once where they fit into memory."""
+    pixels, cpu = bench.dataset.pixels, torch.device("cpu")
+    reports = [report for i in chosen if (report := (bench.dataset.reports or ())[i]) is not None]
+    labels = multi_hot(bench.dataset.labels[chosen], len(bench.dataset.classes))
 
-    def prepare(rows: NDArray[np.int64]) -> Tensor:
-        return next(preprocessed(model, dataset.pixels, [chosen[rows].tolist()], device=cpu))
+    def prepared(batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
+        yield from preprocessed(model, pixels, [chosen[rows].tolist() for rows in batches], device=cpu)
 
-    return Pairs(prepare, bench.reports, rewordings, bench.labels)
+    if model.preprocess(picture(pixels[chosen[0]])).nbytes * len(chosen) > PREPARED_LIMIT:
+        return Pairs(prepared, reports, rewordings, labels)
+    ready = torch.cat(list(prepared(np.array_split(np.arange(len(chosen)), -(-len(chosen) // 64)))))
+    if bench.device.type == "cuda":
+        ready = ready.pin_memory()
+    return Pairs(lambda batches: (ready[torch.from_numpy(rows)] for rows in batches), reports, rewordings, labels)
 
 
 def _costs(model: VisionLanguageModel, bench: Bench, stage: Stage) -> Profile:
@@ -393,7 +442,10 @@ def _origin(model: VisionLanguageModel) -> dict[str, Any]:
 
 def _training_record(adapted: Adapted, bench: Bench) -> dict[str, Any]:
     left_out = len(bench.split.train) - len(bench.pairs)
-    return {"losses": list(adapted.losses), "pairs": len(bench.pairs), "left_out_without_report": left_out}
+    record = {"losses": list(adapted.losses), "pairs": len(bench.pairs), "left_out_without_report": left_out}
+    if adapted.validation:
+        record |= {"validation_losses": list(adapted.validation), "kept_epoch": adapted.kept_epoch}
+    return record
 
 
 def _evaluated(

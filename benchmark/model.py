@@ -192,12 +192,14 @@ class VisionLanguageModel(Protocol):
 
     * ``project_image(Features) -> Tensor`` and ``project_text(Features) -> Tensor``: its released projections,
       (B, d), L2-normalised;
-    * ``make_objective() -> nn.Module``: its training objective, called as ``objective(image, text, augmented,
-      labels)`` with ``Features`` whose ``pooled`` is already projected and L2-normalised, ``augmented`` the
-      Features of one augmented text per sample or None, and ``labels`` (B, C) float multi-hot; it returns a
-      scalar. ``tokens`` and ``mask`` are the encoders' own where towers are trained, and None where heads are
-      trained on cached features. The default is symmetric InfoNCE. It must not hold tower parameters: heads of
-      many variants are trained together under ``torch.func.vmap``;
+    * ``make_objective() -> nn.Module``: its training objective, called as ``objective(image, text, labels)`` with
+      ``Features`` whose ``pooled`` is already projected and L2-normalised, and ``labels`` (B, C) float multi-hot; it
+      returns the loss of each pair, (B,), or a scalar where it has no such parts. Where texts are reworded it is
+      called a second time with them, and the harness mixes both terms. ``tokens`` and ``mask`` are the encoders' own
+      where towers are trained, and None where heads are trained on cached features. The default is symmetric InfoNCE.
+      It must not hold tower parameters: heads of many variants are trained together under ``torch.func.vmap``;
+    * ``checkpoint_gradients(enable: bool) -> None``: recompute activations in the backward pass instead of keeping
+      them, for ``full`` trainings on a small card;
     * ``loaded: dict[str, str]``: tensors that published files gave of those expected, per tower, as ``318/318``.
     """
 
@@ -279,7 +281,3 @@ class AugmentationEntry:
     build: Callable[[], Augmentation]
     version: str = "1"
     """Raised whenever the same report and seed would give other rewordings."""
-
-
-Objective = Callable[["Features", "Features", "Features | None", "Tensor"], "Tensor"]
-"""Call signature of what ``make_objective`` returns: image, text, augmented text or None, multi-hot labels."""

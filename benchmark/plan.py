@@ -8,7 +8,7 @@ from functools import partial
 from itertools import product
 from typing import Any, Literal
 
-from benchmark.config import RunConfig
+from benchmark.config import FullTrainingConfig, RunConfig
 from benchmark.model import HeadSpec, Modality, ModelEntry
 from benchmark.registry import Registered
 from benchmark.result import PROTOCOL_VERSION, CellSpec, Regime, digest
@@ -171,14 +171,15 @@ def plan(
     return Plan(tuple(units), collapsed, impossible)
 
 
-def training_protocol(config: RunConfig, variant: Variant, rewordings: Mapping[str, str]) -> dict[str, Any]:
+def training_protocol(config: RunConfig, model: str, variant: Variant, rewordings: Mapping[str, str]) -> dict[str, Any]:
     """The settings that decide the weights of a variant: what its trained features are stored under."""
     if variant.regime == "frozen":
         return {}
     training = config.heads_training if variant.regime == "heads" else config.full_training
-    settings = training.model_dump(mode="json")
+    settings = training.model_dump(mode="json", exclude=set(FullTrainingConfig.SPEED_ONLY))
+    settings["objective"] = training.objective.get(model, {})
     if variant.augmentation == "none":
-        del settings["rewordings"]
+        del settings["rewordings"], settings["alpha"]
     else:
         settings["augmentation"] = rewordings[variant.augmentation]
     return settings
@@ -261,7 +262,7 @@ def _spec(
         content=content,
         protocol={
             "evaluation": config.evaluation.model_dump(mode="json"),
-            "training": training_protocol(config, variant, rewordings),
+            "training": training_protocol(config, candidate.registered.name, variant, rewordings),
             "precision": precision,
         },
         protocol_version=PROTOCOL_VERSION,

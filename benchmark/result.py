@@ -15,8 +15,10 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import pandas as pd
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
@@ -24,7 +26,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 SCHEMA_VERSION = 1
 """Version of the files below; a reader refuses a newer one."""
 
-PROTOCOL_VERSION = "1"
+PROTOCOL_VERSION = "2"
 """Raised whenever training, splitting or evaluation would give other numbers: part of every cell's id."""
 
 Task = Literal["binary", "multiclass", "multilabel"]
@@ -245,14 +247,24 @@ def digest(value: Any, size: int = 10) -> str:  # noqa: ANN401 - any JSON value
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write through a temporary file in the same folder, fsync, rename: a kill leaves the old file or the new."""
+    """Write a whole file at once: a kill leaves the old file or the new."""
+    with open_atomically(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def open_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file in the same folder; at the end of the block it is synced and renamed to ``path``.
+
+    A kill at any instant leaves the old file or the new. An exception in the block leaves the old one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     umask = os.umask(0)  # mkstemp gives a file to its owner alone; a published page is read by others
     os.umask(umask)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o666 & ~umask)

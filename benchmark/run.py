@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,8 @@ from benchmark.config import RunConfig
 from benchmark.data.audit import audit
 from benchmark.data.manifest import Dataset, load
 from benchmark.data.split import Split, make_split, training_pairs
+from benchmark.data.table import did_you_mean
+from benchmark.errors import BadInput, BenchmarkError
 from benchmark.model import Modality
 from benchmark.plan import Candidate, Plan, Unit, plan
 from benchmark.progress import Listener, Reporter
@@ -37,6 +40,8 @@ from benchmark.workers import run_workers, worker_count
 
 if TYPE_CHECKING:
     import torch
+
+    from benchmark.execute import Bench
 
 
 TINY_THREADS = 1
@@ -87,6 +92,7 @@ def prepare(config: RunConfig, registry: Registry, reporter: Reporter) -> Prepar
     from benchmark.embed import pick_device, resolve_precision
 
     candidates = _candidates(config, registry)
+    _check_objectives(config, [candidate.registered.name for candidate in candidates])
     versions = {name: registry.augmentation(name) for name in config.augmentations if name != "none"}
     precision = resolve_precision(pick_device(config.device), config.precision)
     runs = config.out.parent if config.out else Path("runs")
@@ -119,6 +125,16 @@ def _candidates(config: RunConfig, registry: Registry) -> list[Candidate]:
             weights = resolved if differ else {config.seeds[0]: resolved[config.seeds[0]]}
         candidates.append(Candidate(registered, weights))
     return candidates
+
+
+def _check_objectives(config: RunConfig, models: Sequence[str]) -> None:
+    for name in ("heads_training", "full_training"):
+        unknown = sorted(set(getattr(config, name).objective) - set(models))
+        if unknown:
+            raise BadInput(
+                f"{name}.objective has options for {unknown[0]!r}, which is not among the models of this run"
+                f"{did_you_mean(unknown[0], models)}"
+            )
 
 
 def _modalities(dataset: Dataset, split: Split) -> list[Modality]:
@@ -156,10 +172,12 @@ def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outco
     drops when its holder dies, however it dies. That is also how the workers of one run share its units.
     """
     # The heavy stack is needed from here on, and not for a plan or a refusal.
+    from benchmark.distributed import Ranks
     from benchmark.execute import failed
     from benchmark.provenance import provenance
 
     device = device_of(prepared.config)
+    ranks = Ranks.join(device)
     folder = RunFolder(prepared.out)
     if fresh:
         folder.forget(prepared.plan)
@@ -189,6 +207,8 @@ def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outco
     except KeyboardInterrupt:
         folder.write_record(record.model_copy(update={"status": "interrupted"}))
         raise
+    finally:
+        ranks.leave()
     for unit in prepared.plan.units:
         for _, spec in unit.cells:
             if folder.read(spec.id) is None:  # every worker is gone, and none of them lived to say why
@@ -209,20 +229,10 @@ def work(prepared: Prepared, session: str, listener: Listener, *, longest_first:
         longest_first: for one of several processes: trainings of towers before all others, so that at the end no
             process waits long for the last one. A process of its own keeps the plan's order, quick rows first.
     """
-    from benchmark.execute import Bench, execute, failed
-    from benchmark.provenance import provenance
+    from benchmark.execute import execute, failed
 
-    device = device_of(prepared.config)
-    bench = Bench(
-        config=prepared.config,
-        dataset=prepared.dataset,
-        split=prepared.split,
-        registry=prepared.registry,
-        store=ArrayStore(prepared.cache / "embeddings"),
-        device=device,
-        provenance=provenance(device, worker_count(prepared.config, device.type)),
-    )
-    folder = RunFolder(prepared.out)
+    bench = bench_of(prepared)
+    folder = bench.folder
     pending = [unit for unit in prepared.plan.units if not folder.finished(unit)]
     if longest_first:
         pending.sort(key=passes, reverse=True)
@@ -241,15 +251,54 @@ def work(prepared: Prepared, session: str, listener: Listener, *, longest_first:
         listener.end(unit.name, _outcome(folder, unit), time.perf_counter() - start)
 
 
+def bench_of(prepared: Prepared) -> Bench:
+    """What the units of a run share, in this process."""
+    from benchmark.distributed import Ranks
+    from benchmark.execute import Bench
+    from benchmark.provenance import provenance
+
+    device = device_of(prepared.config)
+    return Bench(
+        config=prepared.config,
+        dataset=prepared.dataset,
+        split=prepared.split,
+        registry=prepared.registry,
+        store=ArrayStore(prepared.cache / "embeddings"),
+        device=device,
+        provenance=provenance(device, worker_count(prepared.config, device.type)),
+        folder=RunFolder(prepared.out),
+        ranks=Ranks.join(device),
+    )
+
+
+def follow(prepared: Prepared) -> None:
+    """Take part in every training that the leading process begins, until it says that no other comes.
+
+    A training that diverges or is refused is so in all processes alike, and the leader records it. Any other failure
+    here ends this process, and with it, by ``torchrun``, all of them; the same command resumes from the last epoch.
+    """
+    from benchmark.execute import train_towers
+
+    bench = bench_of(prepared)
+    units = {unit.id: unit for unit in prepared.plan.units}
+    while (unit := bench.ranks.say(None)) is not None:
+        with suppress(BenchmarkError):
+            train_towers(units[unit], bench, lambda _: lambda _done, _total: None)
+
+
 def device_of(config: RunConfig) -> torch.device:
     """The device that was asked for, with this process's threads set for the scale."""
     import torch
 
+    from benchmark.distributed import started_together
     from benchmark.embed import pick_device
 
     if config.scale == "tiny":
         torch.set_num_threads(TINY_THREADS)
-    return pick_device(config.device)
+    device = pick_device(config.device)
+    if device == torch.device("cuda") and started_together() > 1:
+        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    return device
 
 
 def passes(unit: Unit) -> int:

@@ -110,6 +110,12 @@ class RunFolder:
         for spec in planned.specs:
             self._cell(spec.id).unlink(missing_ok=True)
             (self.path / "predictions" / f"{spec.id}.parquet").unlink(missing_ok=True)
+        for unit in planned.units:
+            self.checkpoint(unit).unlink(missing_ok=True)
+
+    def checkpoint(self, unit: Unit) -> Path:
+        """Where the training of a unit is written down after each epoch, until its cell has a result."""
+        return self.path / "checkpoints" / f"{unit.id}.pt"
 
     @contextmanager
     def attempt(self, unit: Unit, session: str) -> Iterator[None]:

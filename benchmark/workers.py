@@ -25,7 +25,14 @@ ADVANCE_EVERY_S = 0.2
 
 
 def worker_count(config: RunConfig, device: str) -> int:
-    """Processes to run: as asked for; else one per core where a process uses one core, and one otherwise."""
+    """Processes to run: as asked for; else one per core where a process uses one core, and one otherwise.
+
+    One, too, in each of several processes that train together.
+    """
+    from benchmark.distributed import started_together
+
+    if started_together() > 1:  # they share every training already
+        return 1
     if config.workers != "auto":
         return config.workers
     if config.scale == "paper" or device != "cpu":

@@ -27,39 +27,30 @@ class SoftCLIPLoss(nn.Module):
     ways. The target of a text is its own row of Lsoft: L is symmetric, Lsoft is not, since rows of classes of unequal
     size have unequal sums. It is the loss of MedCLIP (arXiv:2210.10163), with one temperature in targets and logits.
 
-    Without augmented texts the total is I2T + T2I: what (7) gives where the augmented texts are the original ones.
+    This class gives each pair's part of I2T + T2I, whose mean over the batch is the loss. The harness mixes the terms
+    of original and augmented texts by (7), for every model alike.
     """
 
-    def __init__(self, temperature: float = 0.07, alpha: float = 0.5, *, learnable: bool = False) -> None:
-        """Set tau and alpha.
+    def __init__(self, temperature: float = 0.07, *, learnable: bool = False) -> None:
+        """Set tau.
 
         Args:
             temperature: tau; the paper gives no value, 0.07 is CLIP's.
-            alpha: weight of the original texts, 0 to 1.
             learnable: train log(1/tau), from ``temperature`` on and at most 100 as in CLIP. Targets follow its value
                 and pass no gradient: the loss must not shrink by making its own targets easier.
         """
         super().__init__()
         self.temperature = temperature
-        self.alpha = alpha
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / temperature))) if learnable else None
 
-    def forward(self, image: Features, text: Features, augmented: Features | None, labels: Tensor) -> Tensor:
-        """Give the scalar loss of B pairs; ``pooled`` is (B, d), L2-normalised, ``labels`` (B, C) multi-hot."""
+    def forward(self, image: Features, text: Features, labels: Tensor) -> Tensor:
+        """Give the loss of each pair, (B,); ``pooled`` is (B, d), L2-normalised, ``labels`` (B, C) multi-hot."""
         scale = self._scale()
         target = ((labels @ labels.T) * (scale.detach() if isinstance(scale, Tensor) else scale)).softmax(dim=1)
-        original = _both_ways(image.pooled @ text.pooled.T * scale, target)
-        if augmented is None:
-            return original
-        reworded = _both_ways(image.pooled @ augmented.pooled.T * scale, target)
-        return self.alpha * original + (1 - self.alpha) * reworded
+        logits = image.pooled @ text.pooled.T * scale
+        i2t = -(target * F.log_softmax(logits, dim=1)).sum(dim=1)
+        t2i = -(target * F.log_softmax(logits.T, dim=1)).sum(dim=1)
+        return i2t + t2i
 
     def _scale(self) -> Tensor | float:
         return 1 / self.temperature if self.log_scale is None else self.log_scale.exp().clamp(max=100.0)
-
-
-def _both_ways(logits: Tensor, target: Tensor) -> Tensor:
-    """I2T + T2I of (image, text) logits (B, B); row i of ``target`` is what image i and text i should attend to."""
-    i2t = -(target * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
-    t2i = -(target * F.log_softmax(logits.T, dim=1)).sum(dim=1).mean()
-    return i2t + t2i

@@ -78,9 +78,9 @@ class LumbarCLIP(DualEncoder):
             ),
         }
 
-    def make_objective(self) -> SoftCLIPLoss:
-        """The soft CLIP loss with the paper's alpha = 0.5, at a fixed temperature of 0.07."""
-        return SoftCLIPLoss()
+    def make_objective(self, temperature: float = 0.07, learnable: bool = False) -> SoftCLIPLoss:
+        """The soft CLIP loss. The paper states no temperature: it is fixed at CLIP's first value unless asked."""
+        return SoftCLIPLoss(temperature, learnable=learnable)
 
 
 def downsampling_first(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

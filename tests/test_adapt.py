@@ -1,6 +1,7 @@
-"""Training: the batched heads equal one-by-one training, samplers are fair, divergence stays where it is."""
+"""The heads regime: batched heads equal one-by-one training, and divergence stays where it is."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
@@ -8,22 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.adapt import (
-    Adapted,
-    HeadMember,
-    PairedFeatures,
-    Pairs,
-    batches,
-    make_objective,
-    multi_hot,
-    train_full,
-    train_heads,
-)
-from benchmark.augment import reword
+from benchmark.adapt import Adapted, HeadMember, PairedFeatures, learning_rate, train_heads
 from benchmark.config import TrainingConfig
 from benchmark.errors import TrainingDiverged
 from benchmark.heads import ProjectionPair
 from benchmark.model import Features, HeadSpec
+from benchmark.objective import make_loss
+from benchmark.sampler import Sampler
 from benchmark.seeding import generator
 
 CPU = torch.device("cpu")
@@ -46,14 +38,15 @@ def features(n: int = 30, seed: int = 0) -> PairedFeatures:
 def train_one(model: object, data: PairedFeatures, member: HeadMember) -> ProjectionPair:
     """The same training written plainly: one model, torch's own clipping, no vmap."""
     pair = ProjectionPair(data.image.shape[1], data.text.shape[1], member.head, seed=member.seed)
-    objective = make_objective(model)  # type: ignore[arg-type]
-    trained = nn.ModuleList([pair, objective])
+    minimised = make_loss(model, CONFIG, data.labels)  # type: ignore[arg-type]
+    trained = nn.ModuleList([pair, minimised])
     optimizer = torch.optim.AdamW(trained.parameters(), CONFIG.learning_rate, weight_decay=CONFIG.weight_decay)
     steps = CONFIG.epochs * 4
     step = 0
-    draw = generator("split", "draw rewording", member.seed)
-    for epoch in batches(30, 8, CONFIG.epochs, fingerprint="split", seed=member.seed):
-        for rows in epoch:
+    sampler = Sampler(data.labels.numpy(), "uniform", 8, fingerprint="split", seed=member.seed)
+    for epoch in range(CONFIG.epochs):
+        draw = generator("split", "draw rewording", member.seed, epoch)
+        for rows in sampler.epoch(epoch):
             for group in optimizer.param_groups:
                 group["lr"] = CONFIG.learning_rate * min(1.0, (step + 1) / max(1, round(0.1 * steps)))
             at = torch.from_numpy(rows)
@@ -62,7 +55,7 @@ def train_one(model: object, data: PairedFeatures, member: HeadMember) -> Projec
                 pick = torch.from_numpy(draw.integers(3, size=len(rows)))
                 chosen = data.rewordings["eda"][at][torch.arange(len(at)), pick]
                 augmented = Features(pair.project_text(data.text[chosen]))
-            loss = objective(
+            loss = minimised(
                 Features(pair.project_image(data.image[at])),
                 Features(pair.project_text(data.text[data.report[at]])),
                 augmented,
@@ -118,9 +111,7 @@ def test_training_lowers_the_loss_and_repeats_bit_for_bit(toy: ModuleType) -> No
 class NanForOneWidth(nn.Module):
     """A loss that is NaN for one of the members and not for the others: the one whose features point up."""
 
-    def forward(
-        self, image: Features, text: Features, augmented: Features | None, labels: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, image: Features, text: Features, labels: torch.Tensor) -> torch.Tensor:
         up = (image.pooled[0, 0] > 0).float()
         return (image.pooled - text.pooled).square().sum() + torch.log(-up + 0.5) * 0
 
@@ -138,66 +129,28 @@ def test_one_diverging_member_leaves_the_others_as_they_are(toy: ModuleType) -> 
             assert all(torch.isfinite(p).all() for p in outcome.pair.parameters())
 
 
-def pairs(n: int = 24) -> Pairs:
-    random = torch.Generator().manual_seed(0)
-    labels = torch.randint(0, 2, (n,), generator=random)
-    pixels = torch.rand(n, 3, 32, 32, generator=random) + labels[:, None, None, None]
-    reports = ["narrow canal" if label else "normal disc" for label in labels]
-    return Pairs(lambda rows: pixels[torch.from_numpy(rows)], reports, {}, multi_hot(labels.numpy(), 2))
+@pytest.mark.parametrize("options", [{"imbalance": "class_balanced"}, {"imbalance": "focal"}, {"sampling": "upsample"}])
+def test_settings_against_imbalance_train_other_heads(toy: ModuleType, options: dict[str, str]) -> None:
+    member = HeadMember(HeadSpec("linear", 4), "none", 0)
+    data = features()
+    rare = torch.eye(2)[[0] * 26 + [1] * 4]
+    data = replace(data, labels=rare)
+    trained = [
+        train_heads(toy.Toy(0), data, [member], config, fingerprint="split", device=CPU)[member]
+        for config in (CONFIG, CONFIG.model_copy(update=options))
+    ]
+    plain, changed = (adapted.pair.image.weight for adapted in trained)  # type: ignore[union-attr]
+    assert not torch.equal(plain, changed)
 
 
-def full(model: nn.Module, **changes: object) -> Adapted:
-    config = TrainingConfig(**{"epochs": 4, "batch_size": 8, "learning_rate": 1e-2, **changes})  # type: ignore[arg-type]
-    return train_full(
-        model,  # type: ignore[arg-type]
-        pairs(),
-        HeadSpec("linear", 8),
-        config,
-        seed=0,
-        fingerprint="split",
-        device=CPU,
-        precision="fp32",
-    )
-
-
-def test_full_training_moves_both_towers_and_repeats_bit_for_bit(toy: ModuleType) -> None:
-    start, first, second = toy.Toy(0), toy.Toy(0), toy.Toy(0)
-    curves = [full(first).losses, full(second).losses]
-    assert curves[0] == curves[1]
-    assert curves[0][-1] < curves[0][0]
-    for name, value in first.state_dict().items():
-        assert torch.equal(value, second.state_dict()[name])
-        assert not torch.equal(value, start.state_dict()[name])
-
-
-def test_full_training_leaves_torchs_global_generator_as_it_was(toy: ModuleType) -> None:
-    before = torch.get_rng_state()
-    full(toy.Toy(0), epochs=1)
-    assert torch.equal(before, torch.get_rng_state())
-
-
-def test_a_loss_of_nan_names_the_epoch(toy: ModuleType) -> None:
-    with pytest.raises(TrainingDiverged, match="nan in epoch 1"):
-        full(toy.Diverging(0))
-
-
-def test_every_sample_is_seen_once_an_epoch_in_batches_of_nearly_equal_size() -> None:
-    epochs = list(batches(29, 8, 3, fingerprint="f", seed=0))
-    for epoch in epochs:
-        assert sorted(np.concatenate(epoch).tolist()) == list(range(29))
-        assert {len(b) for b in epoch} <= {7, 8}
-    assert epochs[0][0].tolist() != epochs[1][0].tolist()
-
-
-class Shout:
-    name = "shout"
-
-    def reword(self, report: str, count: int, rng: np.random.Generator) -> list[str]:
-        return [f"{report} {rng.integers(1000)}" for _ in range(count)]
-
-
-def test_a_reports_rewordings_do_not_depend_on_the_other_reports() -> None:
-    alone = reword(Shout(), ["a"], 3, fingerprint="f", version="1")
-    among = reword(Shout(), ["b", "a", "c", "a"], 3, fingerprint="f", version="1")
-    assert among["a"] == alone["a"]
-    assert reword(Shout(), ["a"], 3, fingerprint="f", version="2") != alone
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_the_rate_rises_over_the_warm_up_and_then_stays_or_falls_to_nothing(schedule: str) -> None:
+    config = TrainingConfig(learning_rate=1.0, warmup=0.1, schedule=schedule)  # type: ignore[arg-type]
+    rates = [learning_rate(config, step, 100) for step in range(100)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    if schedule == "constant":
+        assert set(rates[10:]) == {1.0}
+    else:
+        assert rates[10:] == pytest.approx([(1 + np.cos(np.pi * k / 90)) / 2 for k in range(1, 91)])
+        assert rates[-1] == pytest.approx(0.0, abs=1e-12)
+    assert learning_rate(config, 0, 1) == 1.0, "a training of one step takes it at the full rate"

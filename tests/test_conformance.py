@@ -220,7 +220,7 @@ class BranchesOnTheLoss(Sound):
 
 
 class _Branching(nn.Module):
-    def forward(self, image, text, augmented, labels):
+    def forward(self, image, text, labels):
         loss = (image.pooled - text.pooled).square().mean()
         return loss * 2 if loss.item() > 1 else loss
 
@@ -235,7 +235,7 @@ class _Weighted(nn.Module):
         super().__init__()
         self.layer = layer
 
-    def forward(self, image, text, augmented, labels):
+    def forward(self, image, text, labels):
         return (image.pooled * text.pooled).sum(1).mean() * self.layer.weight.mean()
 
 
@@ -251,7 +251,7 @@ class _Tempered(nn.Module):
         super().__init__()
         self.temperature = nn.Parameter(start)
 
-    def forward(self, image, text, augmented, labels):
+    def forward(self, image, text, labels):
         return (image.pooled - text.pooled).square().mean() * self.temperature.exp().sum()
 
 

@@ -55,13 +55,15 @@ def run(
     python -m benchmark run --models all
     python -m benchmark run --models lumbarclip-vit,convirt --regime full --heads none,linear-256,mlp-256
     python -m benchmark run --data hospital/card.yaml --preset standard --weights-dir weights
+    torchrun --nproc-per-node 4 -m benchmark run --models lumbarclip-vit --regime full --preset paper
     """
     from rich.console import Console
 
     from benchmark.config import make_config
+    from benchmark.distributed import follows
     from benchmark.progress import Reporter
     from benchmark.registry import Registry
-    from benchmark.run import prepare
+    from benchmark.run import follow, prepare
     from benchmark.run import run as run_plan
 
     given = {name: value for name, value in options.items() if value is not None and value != ()}
@@ -70,7 +72,8 @@ def run(
         click.echo(config.to_yaml(), nl=False)
         return
     registry = Registry.load(config.plugins)
-    with Reporter(Console(stderr=True)) as reporter:
+    following = follows()
+    with Reporter(Console(stderr=True, quiet=following)) as reporter:
         for line in broken(registry):
             reporter.say(line)
         prepared = prepare(config, registry, reporter)
@@ -79,6 +82,9 @@ def run(
                 reporter.say(f"{finding.code} {finding.severity}: {finding.message}")
         if dry_run:
             _show_plan(prepared, as_json=as_json)
+            return
+        if following:
+            follow(prepared)
             return
         outcome = run_plan(prepared, reporter, fresh=fresh)
         page = _build_leaderboard(outcome, outcome.out / "leaderboard")

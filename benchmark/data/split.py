@@ -189,8 +189,13 @@ def _check_training_labels(dataset: Dataset, parts: NDArray[np.int64]) -> None:
 
 def training_pairs(dataset: Dataset, split: Split) -> NDArray[np.int64]:
     """Training samples that have a report: all that pairs can be made of."""
+    return with_report(dataset, split.train)
+
+
+def with_report(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of the samples that have a report."""
     reports = dataset.reports or ()
-    return np.array([i for i in split.train if reports and reports[i] is not None], dtype=np.int64)
+    return np.array([i for i in rows if reports and reports[i] is not None], dtype=np.int64)
 
 
 def train_reports(dataset: Dataset, split: Split) -> tuple[str, ...]:

@@ -127,9 +127,9 @@ def test_preprocessing_is_open_clips(size: tuple[int, int]) -> None:
 
 
 def test_objective_is_info_nce() -> None:
-    from benchmark.adapt import make_objective
+    from benchmark.objective import make_objective
 
-    assert type(make_objective(CLIP.make(BuildRequest(train_reports=REPORTS)))) is InfoNCE
+    assert type(make_objective(CLIP.make(BuildRequest(train_reports=REPORTS)), {})) is InfoNCE
 
 
 @pytest.mark.parametrize(

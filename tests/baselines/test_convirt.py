@@ -17,6 +17,7 @@ from baselines.cards import BIOMED_ROBERTA, CONVIRT, CONVIRT_RELEASE
 from baselines.convirt import ARCHITECTURES, ConVIRT, ConVIRTLoss, ReleasedConVIRT, byte_level_bpe
 from benchmark.errors import BadInput
 from benchmark.model import BuildRequest, Features, VisionLanguageModel
+from benchmark.objective import TrainingLoss
 
 REPORTS = ("A disc bulge at L4/5 narrows the left recess.", "No finding.", "Stenosis of the canal at L3/4.")
 TEXTS = ["No finding.", "A DISC bulge at L4/5 – Ödem 椎", ""]
@@ -30,7 +31,9 @@ def units(seed: int, *shape: int) -> Tensor:
 
 def apply(loss: ConVIRTLoss, image: Tensor, text: Tensor, augmented: Tensor | None = None) -> Tensor:
     labels = torch.zeros(len(image), 2)
-    return loss(Features(image), Features(text), None if augmented is None else Features(augmented), labels)
+    return TrainingLoss(loss)(
+        Features(image), Features(text), None if augmented is None else Features(augmented), labels
+    )
 
 
 def loop(image: Tensor, text: Tensor, tau: float = 0.1, weight: float = 0.75) -> float:

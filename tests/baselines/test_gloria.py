@@ -36,6 +36,7 @@ from baselines.wordpiece import learn_wordpiece, wordpiece
 from benchmark.data.preprocess import picture
 from benchmark.errors import BadInput
 from benchmark.model import BuildRequest, Features, VisionLanguageModel
+from benchmark.objective import TrainingLoss
 
 REPORTS = ("A disc bulge at L4/5 narrows the left recess.", "No finding.", "Stenosis of the canal at L3/4.")
 PIXELS = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
@@ -99,10 +100,10 @@ def local_features(seed: int = 5) -> tuple[Tensor, Tensor, Tensor]:
 def test_loss_equals_the_equations_in_double_precision() -> None:
     image, text = units(0, 5, 3), units(1, 5, 3)
     regions, words, mask = local_features()
-    found = GLoRIALoss()(Features(image, regions), Features(text, words, mask), None, torch.zeros(5, 2))
+    found = TrainingLoss(GLoRIALoss())(Features(image, regions), Features(text, words, mask), None, torch.zeros(5, 2))
     assert float(found) == pytest.approx(loop(image, text, regions, words, mask), abs=1e-9)
     other, more = units(2, 5, 3), local_features(6)[1]
-    both = GLoRIALoss()(
+    both = TrainingLoss(GLoRIALoss())(
         Features(image, regions), Features(text, words, mask), Features(other, more, mask), torch.zeros(5, 2)
     )
     expected = (loop(image, text, regions, words, mask) + loop(image, other, regions, more, mask)) / 2
@@ -114,7 +115,9 @@ def test_loss_gradients_are_those_of_finite_differences() -> None:
     inputs = [units(0, 2, 2), units(1, 2, 2), regions, words]
 
     def apply(image: Tensor, text: Tensor, regions: Tensor, words: Tensor) -> Tensor:
-        return GLoRIALoss()(Features(image, regions), Features(text, words, mask), None, torch.zeros(2, 2))
+        return TrainingLoss(GLoRIALoss())(
+            Features(image, regions), Features(text, words, mask), None, torch.zeros(2, 2)
+        )
 
     assert torch.autograd.gradcheck(apply, [x.requires_grad_(True) for x in inputs])
 
@@ -132,7 +135,7 @@ def test_loss_is_finite_and_has_gradients_where_features_vanish() -> None:
     words = torch.zeros(3, 2, 2, requires_grad=True)
     mask = torch.ones(3, 2, dtype=torch.bool)
     pooled = units(0, 3, 2).float()
-    loss = GLoRIALoss()(Features(pooled, regions), Features(pooled, words, mask), None, torch.zeros(3, 2))
+    loss = TrainingLoss(GLoRIALoss())(Features(pooled, regions), Features(pooled, words, mask), None, torch.zeros(3, 2))
     loss.backward()
     assert loss.isfinite()
     assert regions.grad.isfinite().all()
@@ -143,7 +146,7 @@ def test_without_local_features_the_global_loss_is_left_and_maps_over_many_heads
     stacked = [units(seed, 4, 6, 3) for seed in range(2)]
 
     def apply(image: Tensor, text: Tensor) -> Tensor:
-        return GLoRIALoss()(Features(image), Features(text), None, torch.zeros(6, 2))
+        return TrainingLoss(GLoRIALoss())(Features(image), Features(text), None, torch.zeros(6, 2))
 
     together = torch.func.vmap(apply)(*stacked)
     for m in range(4):

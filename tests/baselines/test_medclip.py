@@ -29,6 +29,7 @@ from baselines.wordpiece import learn_wordpiece
 from benchmark.data.preprocess import picture
 from benchmark.errors import BadInput
 from benchmark.model import BuildRequest, Features, ModelEntry
+from benchmark.objective import TrainingLoss
 
 REPORTS = ("A disc bulge at L4/5 narrows the left recess.", "No finding.", "Stenosis of the canal at L3/4.")
 TEXTS = ["No finding.", "A DISC bulge at L4/5.", "", "stenosis " * 200]
@@ -262,8 +263,8 @@ def loop(image: Tensor, text: Tensor, label: Tensor, scale: float) -> float:
 
 def test_loss_equals_the_equations_in_double_precision() -> None:
     image, text, other, y = units(0, 6, 4), units(1, 6, 4), units(2, 6, 4), labels(6)
-    loss = MedCLIPLoss().double()
-    scale = float(loss.log_scale.detach().exp())
+    loss = TrainingLoss(MedCLIPLoss().double())
+    scale = float(loss.objective.log_scale.detach().exp())
     assert scale == pytest.approx(1 / 0.07, rel=1e-6)
     plain = float(loss(Features(image), Features(text), None, y).detach())
     assert plain == pytest.approx(loop(image, text, y, scale), abs=1e-9)
@@ -278,22 +279,22 @@ def test_loss_is_the_packages(package) -> None:
     model.compute_logits = lambda v, t: v @ t.T / 0.07
     loss = sys.modules.get("medclip.losses") or importlib.import_module("medclip.losses")
     theirs = loss.ImageTextContrastiveLoss(model)(img_labels=y, text_labels=y, aug_input_ids=1)["loss_value"]
-    ours = MedCLIPLoss()(Features(image), Features(text), Features(other), y)
+    ours = TrainingLoss(MedCLIPLoss())(Features(image), Features(text), Features(other), y)
     assert float(ours.detach()) == pytest.approx(float(theirs), abs=1e-6)
 
 
 @pytest.mark.parametrize(("value", "used"), [(9.0, 4.6052), (-3.0, 0.0)])
 def test_temperature_keeps_to_the_published_limits(value: float, used: float) -> None:
-    loss = MedCLIPLoss().double()
-    loss.log_scale.data.fill_(value)
+    loss = TrainingLoss(MedCLIPLoss().double())
+    loss.objective.log_scale.data.fill_(value)
     image, y = units(3, 4, 3), labels(4)
     found = float(loss(Features(image), Features(image), None, y).detach())
     assert found == pytest.approx(loop(image, image, y, math.exp(used)), abs=1e-9)
-    assert float(loss.log_scale.detach()) == value, "nothing is written while a loss is computed"
+    assert float(loss.objective.log_scale.detach()) == value, "nothing is written while a loss is computed"
 
 
 def test_loss_of_many_heads_at_once_equals_one_after_another() -> None:
-    stacked, y, loss = [units(seed, 5, 6, 4) for seed in range(3)], labels(6), MedCLIPLoss().double()
+    stacked, y, loss = [units(seed, 5, 6, 4) for seed in range(3)], labels(6), TrainingLoss(MedCLIPLoss().double())
 
     def apply(i: Tensor, t: Tensor, a: Tensor) -> Tensor:
         return loss(Features(i), Features(t), Features(a), y)

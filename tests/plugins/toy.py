@@ -87,12 +87,12 @@ class ImageOnly(Toy):
 
 
 class NotANumber(nn.Module):
-    def forward(self, image: Features, text: Features, augmented: Features | None, labels: Tensor) -> Tensor:
+    def forward(self, image: Features, text: Features, labels: Tensor) -> Tensor:
         return (image.pooled * text.pooled).sum() * float("nan")
 
 
 class Refuses(nn.Module):
-    def forward(self, image: Features, text: Features, augmented: Features | None, labels: Tensor) -> Tensor:
+    def forward(self, image: Features, text: Features, labels: Tensor) -> Tensor:
         raise RuntimeError("this objective refuses")
 
 
