@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from benchmark.adapt import Adapted, learning_rate, multi_hot
 from benchmark.config import FullTrainingConfig
+from benchmark.distributed import Ranks
 from benchmark.errors import BadInput, TrainingDiverged
 from benchmark.heads import ProjectionPair
 from benchmark.model import BuildRequest, Features, HeadSpec
@@ -43,7 +47,7 @@ def pairs(n: int = 24, side: int = 32, *, reworded: bool = False) -> Pairs:
 
 
 def train(model: nn.Module, data: Pairs | None = None, **changes: Any) -> Adapted:
-    known = {"validation", "checkpoint", "progress"}
+    known = {"validation", "checkpoint", "progress", "ranks"}
     config = FullTrainingConfig(
         **{"epochs": 4, "batch_size": 8, "learning_rate": 1e-2} | {k: v for k, v in changes.items() if k not in known}
     )
@@ -315,3 +319,18 @@ def test_a_loss_of_nan_says_where_and_takes_no_step(toy: ModuleType) -> None:
     with pytest.raises(TrainingDiverged, match=r"nan in epoch 1 of 4, step 1 of 12, at a learning rate of 0\.01"):
         train(model)
     assert same_bits(model, toy.Diverging(0))
+
+
+# --------------------------------------------------------------------------------------------- several processes
+
+
+@given(n=st.integers(0, 40), size=st.integers(1, 7))
+def test_shares_are_even_in_order_and_leave_nobody_out(n: int, size: int) -> None:
+    parts = [list(range(n))[Ranks(rank, size).share(n)] for rank in range(size)]
+    assert list(chain(*parts)) == list(range(n))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_more_processes_than_pairs_of_a_batch_are_refused(toy: ModuleType) -> None:
+    with pytest.raises(BadInput, match="batches of 2 pairs cannot be shared by 3 processes"):
+        train(toy.Toy(0), batch_size=2, ranks=Ranks(0, 3))
