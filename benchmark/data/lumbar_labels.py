@@ -58,7 +58,7 @@ TOLERANCE = ((10, 2), (6, 1))
 
 _NEGATION = re.compile(r"\b(?:no|not|without|nor|never|negative for|free of|absence of|absent|denies|rules out)\b")
 _NEGATION_BEHIND = re.compile(
-    r"[^,:]*?\b(?:absent|excluded|ruled out|nil|none|negative|"
+    r"\s*:?[^,:]*?\b(?:absent|excluded|ruled out|nil|none|negative|"
     r"not (?:seen|noted|present|identified|evident|detected|demonstrated|found|appreciated|visuali[sz]ed))\b"
 )
 _HEDGE = re.compile(
