@@ -247,7 +247,7 @@ def read_notes(path: Path) -> dict[int, str]:
     """
     if not path.is_file():
         raise BadInput(f"no spreadsheet {path}; give the notes of doi:10.17632/s6bgczr8s2.2, as .xlsx or .csv")
-    notes = _notes_in(path.read_bytes(), path.name)
+    notes = _notes_in(_sheets(path.read_bytes(), path.name), path.name)
     if notes is None:
         raise BadInput(f"{path} has no row with the columns 'Patient ID' and 'Clinician's Notes'; name them so")
     return notes
@@ -263,14 +263,21 @@ def find_notes(archive: Archive, source: Path) -> dict[int, str]:
     if source.is_file():
         readers |= {str(path): _opener(path) for path in sorted(source.parent.iterdir()) if path.is_file()}
     found: dict[str, dict[int, str]] = {}
-    for name, opened in readers.items():
-        if PurePosixPath(name).suffix.lower() in (".xlsx", ".csv") and not PurePosixPath(name).name.startswith("~$"):
-            with opened() as file:
-                notes = _notes_in(file.read(), name)
-            if notes is not None:
-                found[name] = notes
+    unreadable = []
+    for name in sorted(name for name in readers if name.lower().endswith((".xlsx", ".csv"))):
+        with readers[name]() as file:
+            data = file.read()
+        try:
+            sheets = _sheets(data, name)
+        except BadInput:
+            unreadable.append(name)
+            continue
+        notes = _notes_in(sheets, name)
+        if notes is not None:
+            found[name] = notes
     if len(found) != 1:
         which = f"several ({', '.join(found)})" if found else "none"
+        which += f" (not readable: {', '.join(unreadable)})" if unreadable and not found else ""
         raise BadInput(
             f"{source}: of spreadsheets with the columns 'Patient ID' and 'Clinician's Notes' there is {which}; give "
             "the one of doi:10.17632/s6bgczr8s2.2 by --notes"
@@ -278,9 +285,9 @@ def find_notes(archive: Archive, source: Path) -> dict[int, str]:
     return next(iter(found.values()))
 
 
-def _notes_in(data: bytes, name: str) -> dict[int, str] | None:
+def _notes_in(sheets: Sequence[Sequence[Sequence[str]]], name: str) -> dict[int, str] | None:
     """The notes of a spreadsheet, None where no sheet has the columns."""
-    for rows in _sheets(data, name):
+    for rows in sheets:
         for place, header in enumerate(rows[:10]):
             titles = [re.sub("[^a-z]", "", title.lower()) for title in header]
             ids = [i for i, title in enumerate(titles) if title in ("patientid", "patient", "patientno")]

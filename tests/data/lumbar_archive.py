@@ -99,6 +99,7 @@ def axial(
                 "InstanceNumber": instance,
                 "RepetitionTime": repetition,
                 "EchoTime": echo,
+                "SliceLocation": round(DISCS[disc][0] + step * STEP_MM, 2),
                 **plane(*DISCS[disc], step),
                 **fields,
             },
@@ -113,18 +114,22 @@ def other_series(folder: str) -> Files:
     t2 = {"RepetitionTime": 3500, "EchoTime": 104}
     side, three = generate_uid(), generate_uid()
     display = {"SeriesDescription": "PosDisp: [4] t2_tse_tra_384", "SeriesInstanceUID": generate_uid()}
-    return {
-        f"{folder}/T2_TSE_SAG_384_0002/{i}.ima": dicom(
-            SeriesDescription="t2_tse_sag_384", SeriesInstanceUID=side, InstanceNumber=i, **t2, **sagittal
-        )
-        for i in (1, 2)
-    } | {
-        f"{folder}/SCAN_0001/{i}.ima": dicom(SeriesInstanceUID=three, InstanceNumber=i, **t2, **where)
-        for i, where in enumerate((sagittal, coronal, plane(40, 0, 0)), 1)
-    } | {
-        f"{folder}/POSDISP_5001/1.ima": dicom(**t2, **display, **plane(10, 0, 0)),
-        f"{folder}/readme.txt": b"not a picture",
-    }
+    return (
+        {
+            f"{folder}/T2_TSE_SAG_384_0002/{i}.ima": dicom(
+                SeriesDescription="t2_tse_sag_384", SeriesInstanceUID=side, InstanceNumber=i, **t2, **sagittal
+            )
+            for i in (1, 2)
+        }
+        | {
+            f"{folder}/SCAN_0001/{i}.ima": dicom(SeriesInstanceUID=three, InstanceNumber=i, **t2, **where)
+            for i, where in enumerate((sagittal, coronal, plane(40, 0, 0)), 1)
+        }
+        | {
+            f"{folder}/POSDISP_5001/1.ima": dicom(**t2, **display, **plane(10, 0, 0)),
+            f"{folder}/readme.txt": b"not a picture",
+        }
+    )
 
 
 def patient(number: int, **fields: object) -> Files:
