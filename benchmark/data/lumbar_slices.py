@@ -173,7 +173,9 @@ def pick(slices: Sequence[Slice]) -> tuple[list[tuple[str, Choice]], list[Missin
             choices += [_choose(stack, level) for stack, level in zip(stacks[best], LEVELS, strict=True)]
         else:
             reasons = sorted(reason for (_, other), reason in unusable.items() if other == contrast)
-            missing.append(Missing(contrast, reasons[0] if reasons else "no axial series"))
+            unknown = any(one.axial and one.contrast is None for one in slices)
+            none = "no axial series but of unknown contrast" if unknown else "no axial series"
+            missing.append(Missing(contrast, reasons[0] if reasons else none))
     return choices, missing
 
 
@@ -196,7 +198,7 @@ def _to_slice(header: pydicom.Dataset, member: str) -> Slice | str:
         return "axial, but without a position"
     return Slice(
         member=member,
-        study=(f"{header.get('StudyDate') or ''}{header.get('StudyTime') or ''}", str(header.get("StudyInstanceUID"))),
+        study=(_when(header, member), str(header.get("StudyInstanceUID"))),
         series=str(header.get("SeriesInstanceUID") or member.rpartition("/")[0]),
         number=int(header.get("SeriesNumber") or 0),
         instance=int(header.get("InstanceNumber") or 0),
@@ -208,6 +210,14 @@ def _to_slice(header: pydicom.Dataset, member: str) -> Slice | str:
         normal=normal,
         step_mm=float(header.get("SpacingBetweenSlices") or header.get("SliceThickness") or USUAL_STEP_MM),
     )
+
+
+def _when(header: pydicom.Dataset, member: str) -> str:
+    """Date and time of the study as figures; the published headers lack the date, and their folders have it."""
+    if header.get("StudyDate"):
+        return f"{header.StudyDate}{header.get('StudyTime') or ''}"
+    folder = re.search(r"(?<!\d)((?:19|20)\d{6})_(\d{6})(?!\d)", member)
+    return folder[1] + folder[2] if folder else ""
 
 
 def _words(*texts: object) -> str:

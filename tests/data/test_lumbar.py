@@ -137,6 +137,10 @@ def test_two_echoes_in_one_series_are_told_apart(imported: Callable[..., dict[st
         ({"ContrastBolusAgent": "Gd", "number": 9}, {"number": 4}),
         ({"number": 4}, {"number": 6}),  # a repetition replaces what was not good enough
         ({"number": 7, "StudyInstanceUID": "1.1"}, {"number": 4, "StudyInstanceUID": "1.2", "StudyDate": "20170101"}),
+        (
+            {"number": 7, "StudyInstanceUID": "1.2", "StudyDate": None, "folder": "0001/LSS_20160309_231629_240000"},
+            {"number": 4, "StudyInstanceUID": "1.1", "StudyDate": None, "folder": "0001/LSS_20160310_071629_240000"},
+        ),
         ({"number": 7, "stacks": ["L4/5", "L5/S1"]}, {"number": 4}),
         ({"number": 7, "StudyDescription": "C-SPINE^C-SPINE"}, {"number": 4}),
         ({"number": 7, "StudyDescription": None, "BodyPartExamined": "CSPINE"}, {"number": 4}),
@@ -147,7 +151,8 @@ def test_two_echoes_in_one_series_are_told_apart(imported: Callable[..., dict[st
 def test_of_several_series_the_better_one_is_used(
     worse: dict[str, Any], better: dict[str, Any], imported: Callable[..., dict[str, Row]]
 ) -> None:
-    rows = imported({**made.axial("0001/a", "T2", **worse), **made.axial("0001/b", "T2", **better)})
+    series = ({"folder": "0001/a", "contrast": "T2"} | worse, {"folder": "0001/b", "contrast": "T2"} | better)
+    rows = imported(made.axial(**series[0]) | made.axial(**series[1]))
     assert {row["series"] for row in rows.values()} == {str(better["number"])}
 
 
@@ -166,6 +171,10 @@ def test_a_study_with_both_contrasts_wins_over_a_later_one(imported: Callable[..
     ("files", "reason"),
     [
         ({}, "no axial series"),
+        (
+            made.axial("0001/x", "T1", name="tra", RepetitionTime=1200.0),
+            "no axial series but of unknown contrast",
+        ),
         (made.other_series("0001/x"), "no axial series"),
         (made.axial("0001/x", "T1", stacks=["L4/5", "L5/S1"]), "axial series with fewer than 3 stacks of slices"),
         (
@@ -310,8 +319,8 @@ def test_a_second_call_reads_no_picture_and_changes_nothing(
     assert gone.read_bytes() == before[gone]
 
 
-def test_an_output_folder_inside_the_source_is_not_taken_for_it(archive: dict[str, bytes], tmp_path: Path) -> None:
-    source = made.unpack(archive, tmp_path)
+def test_an_output_folder_inside_the_source_is_not_taken_for_it(tmp_path: Path) -> None:
+    source = made.unpack({**made.patient(1), "n.xlsx": made.sheet({1: BULGE})}, tmp_path)
     first = import_lumbar(source, tmp_path / "01_MRI_Data" / "0001" / "out")
     again = import_lumbar(source, tmp_path / "01_MRI_Data" / "0001" / "out")
     assert first == again
