@@ -22,6 +22,7 @@ an end plate. It counts from below, as the published description of the data doe
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -142,8 +143,9 @@ def read_slice(file: IO[bytes], member: str) -> Slice | str:
     import pydicom
 
     try:
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS.split())
-        return _to_slice(header, member)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about values the standard does not allow, which nobody here can mend
+            return _to_slice(pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS.split()), member)
     except Exception as error:
         # pydicom raises nearly every type there is on damaged headers, and zip files add theirs.
         raise BadInput("no readable DICOM header") from error

@@ -124,6 +124,13 @@ def test_a_header_that_says_nothing_leaves_it_to_the_name(
     assert [row["instance"] for row in rows.values()] == ["3", "8", "13"]
 
 
+def test_a_value_that_the_standard_does_not_allow_is_no_obstacle(imported: Callable[..., dict[str, Row]]) -> None:
+    files = made.axial("0001/study", "T2", SeriesInstanceUID="1.234.567.89")
+    odd = {name: data.replace(b"1.234.567.89", b"1.0234.x67.9") for name, data in files.items()}
+    assert odd != files
+    assert len(imported(odd)) == 3
+
+
 def test_two_echoes_in_one_series_are_told_apart(imported: Callable[..., dict[str, Row]]) -> None:
     t2 = made.axial("0001/study", "T2", SeriesInstanceUID="1.2.3")
     density = made.axial("0001/study/pd", "T2", SeriesInstanceUID="1.2.3", EchoTime=15.0, name="pd t2 tra", grey=9)
