@@ -1,9 +1,11 @@
-"""The verbs about data sets: reading one as a run would, and writing the phantom as a template."""
+"""The verbs about data sets: reading one as a run would, writing the phantom, importing a published archive."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -12,7 +14,7 @@ from benchmark.cli.options import AS_JSON, PATH
 
 @click.group()
 def data() -> None:
-    """Check a dataset, or write the phantom to files."""
+    """Check a dataset, write the phantom to files, or import a published archive."""
 
 
 @data.command("check")
@@ -69,3 +71,68 @@ def data_phantom(*, out: Path, patients: int, seed: int) -> None:
     from benchmark.data.phantom import write
 
     click.echo(f"card: {write(out, patients, seed=seed)}")
+
+
+@data.command("import-lumbar")
+@click.argument("source", type=PATH, metavar="SRC")
+@click.option("--out", type=PATH, required=True, help="Folder to write into; what is finished there is kept.")
+@click.option("--notes", type=PATH, help="Spreadsheet of the notes. Default: found in SRC or beside it.")
+@click.option("--labels", default="notes-v1", show_default=True, help="Labelling rule; also notes-spasm-v1.")
+@click.option(
+    "--split",
+    type=click.Choice(["patient", "image-level"]),
+    default="patient",
+    show_default=True,
+    help="image-level: the paper's, written into the manifest, and reported as leaking.",
+)
+@click.option("--seed", default=0, show_default=True, help="Of the image-level split.")
+@AS_JSON
+def data_import_lumbar(
+    *,
+    source: Path,
+    out: Path,
+    notes: Path | None,
+    labels: str,
+    split: Literal["patient", "image-level"],
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Import the Mendeley lumbar MRI data: the last three discs in T1 and T2, labelled from the notes.
+
+    SRC is the archive of doi:10.17632/k57fr854j2.2, unpacked or as a zip file, or a folder that holds the zip file;
+    the notes are those of doi:10.17632/s6bgczr8s2.2. The same command again reads only what changed.
+
+    \b
+    python -m benchmark data import-lumbar downloads/ --out lumbar && python -m benchmark data check lumbar
+    python -m benchmark data import-lumbar lumbar.zip --notes report.xlsx --out paper --split image-level
+    """
+    from rich.console import Console
+
+    from benchmark.data.lumbar import import_lumbar
+    from benchmark.progress import Reporter
+
+    with Reporter(Console(stderr=True)) as reporter:
+        report = import_lumbar(
+            source,
+            out,
+            notes=notes,
+            labels=labels,
+            split=split,
+            seed=seed,
+            progress=reporter.lane().stage("reading patients"),
+        )
+    if as_json:
+        click.echo(json.dumps({**asdict(report), "card": str(report.card), "excluded": report.excluded()}, indent=1))
+        return
+    click.echo(f"card: {report.card}")
+    click.echo(f"{report.pictures} pictures of {report.patients} patients, labels by {labels}:")
+    for label, n in report.labels.items():
+        share = n / report.pictures
+        click.echo(f"  {label}: {n} pictures ({share:.1%}) of {report.patients_of[label]} patients")
+    for title, counts in (("left out, in patients", report.excluded()), ("files left aside", report.aside)):
+        if counts:
+            click.echo("\n".join([f"{title}:", *(f"  {n} {what}" for what, n in counts.items())]))
+    if report.exclusions:
+        click.echo(f"who was left out, and why: {out / 'exclusions.csv'}")
+    if report.notes_alone:
+        click.echo(f"{report.notes_alone} patients of the notes have no pictures in the archive")

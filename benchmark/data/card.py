@@ -52,6 +52,8 @@ class DatasetCard(BaseModel):
     """Row filter: column -> values that count; all filters must hold."""
     require_report: bool = False
     """Whether a row without a report is a problem; otherwise it counts for the image task alone."""
+    allow_patient_overlap: bool = False
+    """Whether a given split may have a patient in two parts: the audit's error LB001 instead of a refusal."""
     encoding: str = "utf-8"
     licence: str = ""
     citation: str = ""

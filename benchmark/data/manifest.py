@@ -118,7 +118,7 @@ def load(
     if allow_exclusions:
         counted[list(problems.reasons)] = False
     read.check_classes(classes, labels[counted], card, problems)
-    if parts is not None and patients is not None:
+    if parts is not None and patients is not None and not card.allow_patient_overlap:
         read.check_split(parts, patients, counted, card, problems)
     problems.raise_if_any(allow_exclusions=allow_exclusions)
 

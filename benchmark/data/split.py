@@ -23,7 +23,10 @@ _TRAIN, _TEST, _VAL = 0, 1, 2
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Three disjoint, ascending index arrays over a dataset's samples; no patient is in two of them."""
+    """Three disjoint, ascending index arrays over a dataset's samples; no patient is in two of them.
+
+    But for a given split whose card says ``allow_patient_overlap``, which the audit reports as an error (LB001).
+    """
 
     train: NDArray[np.int64]
     val: NDArray[np.int64]
