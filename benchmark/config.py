@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -149,6 +150,10 @@ OPTIONS = {"regimes": "regime", "augmentations": "augmentation", "plugins": "plu
 """Setting -> its option on the command line, where the two differ."""
 
 
+BY_SET = frozenset({"phantom_patients", "split_seed", "encode_batch", "heads_training", "full_training", "evaluation"})
+"""Settings without an option of their own, which ``--set`` or a file gives."""
+
+
 def make_config(preset: str, file: Path | None, options: dict[str, Any]) -> RunConfig:
     """Lay the command line's options over a YAML file over a preset.
 
@@ -161,11 +166,44 @@ def make_config(preset: str, file: Path | None, options: dict[str, Any]) -> RunC
         preset = str(values.get("preset", preset)) if "preset" not in options else str(options["preset"])
     if preset not in PRESETS:
         raise BadInput(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
-    merged = {**PRESETS[preset], **values, **options, "preset": preset}
+    merged = overlaid(PRESETS[preset], values, options, {"preset": preset})
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
         raise BadInput(_in_words(error, {} if file is None else values, options, file)) from error
+
+
+def overlaid(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay settings over settings; of a group such as ``full_training``, those that a later layer leaves out stay."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for name, value in layer.items():
+            below = merged.get(name)
+            both = isinstance(value, Mapping) and isinstance(below, Mapping)
+            merged[name] = overlaid(below, value) if both else value
+    return merged
+
+
+def from_words(words: Sequence[str]) -> dict[str, Any]:
+    """Read ``group.name=value`` settings of the command line, values as YAML has them.
+
+    Raises:
+        BadInput: for a word of another form.
+    """
+    settings: dict[str, Any] = {}
+    for word in words:
+        path, equals, value = word.partition("=")
+        names = path.strip().split(".")
+        if not equals or not all(name.isidentifier() for name in names[:-1]) or not names[-1]:
+            raise BadInput(f"--set {word!r}: give NAME=VALUE, such as --set full_training.epochs=10")
+        try:
+            nested = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise BadInput(f"--set {word!r}: the value is not readable as YAML") from error
+        for name in reversed(names):
+            nested = {name: nested}
+        settings = overlaid(settings, nested)
+    return settings
 
 
 def _in_words(error: ValidationError, in_file: dict[str, Any], options: dict[str, Any], file: Path | None) -> str:
@@ -173,7 +211,7 @@ def _in_words(error: ValidationError, in_file: dict[str, Any], options: dict[str
     first = error.errors()[0]
     top = str(first["loc"][0])
     if top in options:
-        place = f"option --{OPTIONS.get(top, top.replace('_', '-'))}"
+        place = f"--set {top}" if top in BY_SET else f"option --{OPTIONS.get(top, top.replace('_', '-'))}"
     else:
         place = f"{file}: {top}" if top in in_file else top
     # Neither the place in a list nor the branch of a union says more than the value does.

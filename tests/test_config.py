@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.config import PRESETS, make_config
+from benchmark.cli import main
+from benchmark.config import BY_SET, OPTIONS, PRESETS, RunConfig, from_words, make_config
 from benchmark.errors import BadInput
 
 
@@ -34,12 +35,15 @@ def test_options_win_over_the_file_and_the_file_over_the_preset(tmp_path: Path) 
         ({"workers": -2}, r"--workers: Input should be 'auto', or Input should be greater than .* \(given: -2\)"),
         (
             {"full_training": {"learning_rate": float("inf")}},
-            "option --full-training.learning_rate: Input should be a finite",
+            "--set full_training.learning_rate: Input should be a finite",
         ),
         ({"evaluation": {"evaluators": ["knn"]}}, "evaluation.evaluators: must include probe_standard"),
         ({"models": "majority"}, r"models: Input should be a list \(given: 'majority'\)"),
         ({"models": []}, "models: needs at least one value"),
-        ({"full_training": {"epoch": 3}}, r"full-training.epoch: there is no such setting \(did you mean 'epochs'\?\)"),
+        (
+            {"full_training": {"epoch": 3}},
+            r"--set full_training.epoch: there is no such setting \(did you mean 'epochs'\?\)",
+        ),
     ],
 )
 def test_a_wrong_value_is_named(options: dict[str, object], message: str) -> None:
@@ -63,3 +67,33 @@ def test_a_file_that_is_no_mapping_is_named(content: str, tmp_path: Path) -> Non
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"none\.yaml is not a configuration file that can be read \(No such file"):
         make_config("quick", tmp_path / "none.yaml", {})
+
+
+def test_a_group_that_is_given_in_part_keeps_the_rest_of_the_preset(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("full_training: {epochs: 3, alpha: 0.1}\n")
+    training = make_config("quick", file, from_words(["full_training.alpha=0.7"])).full_training
+    preset = PRESETS["quick"]["full_training"]
+    assert (training.epochs, training.alpha) == (3, 0.7)
+    assert (training.batch_size, training.learning_rate) == (preset["batch_size"], preset["learning_rate"])
+
+
+def test_set_reads_values_as_yaml() -> None:
+    words = ["full_training.patience=null", "evaluation.shots=[1, 2]", "full_training.objective={a: {tau: 0.1}}"]
+    assert from_words(words) == {
+        "full_training": {"patience": None, "objective": {"a": {"tau": 0.1}}},
+        "evaluation": {"shots": [1, 2]},
+    }
+    assert from_words(["a.b=1", "a.b=2", "a.c=x=y"]) == {"a": {"b": 2, "c": "x=y"}}
+
+
+@pytest.mark.parametrize("word", ["epochs", "=3", "a.=3", "a b.c=3", "a.b=[", ""])
+def test_a_malformed_setting_is_named(word: str) -> None:
+    with pytest.raises(BadInput, match="--set"):
+        from_words([word])
+
+
+def test_every_setting_has_an_option_or_is_known_to_need_set() -> None:
+    given = {parameter.name for parameter in main.commands["run"].params}
+    assert set(RunConfig.model_fields) - given == BY_SET
+    assert set(OPTIONS) <= given

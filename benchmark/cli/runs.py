@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--data", type=PATH, help="Card, manifest or folder. Default: the embedded lumbar phantom.")
 @click.option("--preset", default=None, help="quick (default: tiny random towers), standard, paper.")
 @click.option("--config", "config_file", type=PATH, help="YAML with any setting; options on this line win.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as full_training.epochs=10.")
 @click.option("--regime", "regimes", callback=listed, help="frozen, heads, full.")
 @click.option("--augmentation", "augmentations", callback=listed, help="none, eda, or a plug-in's name.")
 @click.option("--heads", callback=listed, help="none, linear-D, mlp-D.")
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 def run(
     *,
     config_file: Path | None,
+    settings: tuple[str, ...],
     fresh: bool,
     dry_run: bool,
     print_config: bool,
@@ -55,11 +57,12 @@ def run(
     python -m benchmark run --models all
     python -m benchmark run --models lumbarclip-vit,convirt --regime full --heads none,linear-256,mlp-256
     python -m benchmark run --data hospital/card.yaml --preset standard --weights-dir weights
+    python -m benchmark run --models lumbarclip-vit --regime full --set full_training.epochs=20
     torchrun --nproc-per-node 4 -m benchmark run --models lumbarclip-vit --regime full --preset paper
     """
     from rich.console import Console
 
-    from benchmark.config import make_config
+    from benchmark.config import from_words, make_config, overlaid
     from benchmark.distributed import follows
     from benchmark.progress import Reporter
     from benchmark.registry import Registry
@@ -67,7 +70,7 @@ def run(
     from benchmark.run import run as run_plan
 
     given = {name: value for name, value in options.items() if value is not None and value != ()}
-    config = make_config(given.pop("preset", "quick"), config_file, given)
+    config = make_config(given.pop("preset", "quick"), config_file, overlaid(from_words(settings), given))
     if print_config:
         click.echo(config.to_yaml(), nl=False)
         return
