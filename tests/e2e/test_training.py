@@ -64,6 +64,11 @@ def test_an_interrupted_training_goes_on_after_its_last_epoch(tmp_path: Path, mo
     pd.testing.assert_frame_equal(found, expected)
 
 
+def pooled_auc(result: dict[str, Any]) -> float:
+    (found,) = (m for m in result["measurements"] if (m["space"], m["metric"]) == ("pooled", "roc_auc"))
+    return float(found["estimate"]["value"])
+
+
 def test_kept_weights_start_another_run(tmp_path: Path) -> None:
     kept = run(tmp_path / "kept", "--set", "full_training.epochs=1", "--set", "full_training.keep_weights=true")
     assert kept.exit_code == 0, kept.output
@@ -76,13 +81,7 @@ def test_kept_weights_start_another_run(tmp_path: Path) -> None:
     assert used.exit_code == 0, used.output
     frozen, predictions = only_cell(tmp_path / "used")
     assert frozen["spec"]["weights"] not in ("", "random:0")
-    pooled = [
-        m["estimate"]["value"] for m in trained["measurements"] if m["space"] == "pooled" and m["metric"] == "roc_auc"
-    ]
-    again = [
-        m["estimate"]["value"] for m in frozen["measurements"] if m["space"] == "pooled" and m["metric"] == "roc_auc"
-    ]
-    assert again == pytest.approx(pooled, abs=1e-6)
+    assert pooled_auc(frozen) == pytest.approx(pooled_auc(trained), abs=1e-6)
     assert len(predictions)
 
 
