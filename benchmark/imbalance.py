@@ -1,10 +1,12 @@
-"""Class imbalance: weights, factors and shifts that a loss can take in, each a pure function of tensors.
+"""Class imbalance: weights, factors and shifts that a loss can take in, and an order of samples; all pure functions.
 
 They say nothing about which loss they enter. All but ``balanced_softmax`` and ``balanced_sigmoid`` work on any loss of
 single samples or pairs, a cross-entropy of class logits as well as a contrastive one.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -146,6 +148,32 @@ def balanced_sigmoid(logits: Tensor, counts: Tensor, total: int) -> Tensor:
     if not bool(((exact >= 0) & (exact <= total)).all()):
         raise ValueError(f"label counts are {exact.tolist()} of {total} samples; each must lie between 0 and that")
     return logits + torch.log(exact.clamp(min=1) / (total - exact).clamp(min=1)).to(logits)
+
+
+def upsampled_epoch(kinds: Tensor, rng: torch.Generator) -> Tensor:
+    """One epoch's samples, as many as there are, in which every kind occurs equally often, give or take one.
+
+    Within a kind, no sample comes a second time before all have come once: a rare kind is repeated evenly, of a
+    common one a different part is seen each epoch.
+
+    Args:
+        kinds: (n,) class of each sample, or any code whose values should be seen equally often.
+        rng: A generator on the CPU, which is moved on.
+
+    Returns:
+        (n,) positions in ``kinds``, in random order.
+    """
+    members = [torch.nonzero(kinds == kind)[:, 0] for kind in torch.unique(kinds)]
+    share, rest = divmod(len(kinds), len(members))
+    one_more = torch.randperm(len(members), generator=rng) < rest
+    drawn = [_in_rounds(rows, share + int(more), rng) for rows, more in zip(members, one_more.tolist(), strict=True)]
+    return torch.cat(drawn)[torch.randperm(len(kinds), generator=rng)]
+
+
+def _in_rounds(rows: Tensor, number: int, rng: torch.Generator) -> Tensor:
+    """``number`` of the rows, shuffled anew each time all have been taken."""
+    rounds = [rows[torch.randperm(len(rows), generator=rng)] for _ in range(math.ceil(number / len(rows)))]
+    return torch.cat(rounds)[:number]
 
 
 def _counted(counts: Tensor) -> Tensor:

@@ -13,7 +13,14 @@ from scipy.special import softmax
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from benchmark.imbalance import balanced_sigmoid, balanced_softmax, class_balanced_weights, focal_factor, pair_weights
+from benchmark.imbalance import (
+    balanced_sigmoid,
+    balanced_softmax,
+    class_balanced_weights,
+    focal_factor,
+    pair_weights,
+    upsampled_epoch,
+)
 
 COUNTS = st.lists(st.integers(1, 5000), min_size=2, max_size=6)
 
@@ -162,3 +169,30 @@ def test_balanced_sigmoid_is_the_balanced_softmax_of_two_classes():
     assert extremes.numpy() == pytest.approx([-np.log(50), np.log(50)])
     with pytest.raises(ValueError, match="of 10 samples"):
         balanced_sigmoid(torch.zeros(2), torch.tensor([3, 11]), 10)
+
+
+# --------------------------------------------------------------------------------------------- upsampling
+
+
+@settings(max_examples=50, deadline=None)
+@given(kinds=st.lists(st.integers(0, 4), min_size=1, max_size=80), seed=st.integers(0, 1000))
+def test_an_upsampled_epoch_is_as_long_as_the_set_and_even_at_every_level(kinds, seed):
+    """Kinds occur equally often, samples within a kind too, give or take one; the generator alone decides."""
+    codes = torch.tensor(kinds)
+    order = upsampled_epoch(codes, torch.Generator().manual_seed(seed))
+    assert len(order) == len(kinds)
+    share = torch.bincount(codes[order])[codes.unique()]
+    assert int(share.max() - share.min()) <= 1
+    for kind in codes.unique():
+        drawn = torch.bincount(order, minlength=len(kinds))[codes == kind]
+        assert int(drawn.max() - drawn.min()) <= 1
+    assert torch.equal(order, upsampled_epoch(codes, torch.Generator().manual_seed(seed)))
+
+
+def test_upsampled_epochs_differ_and_see_all_of_the_common_kind():
+    """Each epoch shows another half of the common class; after a few, all of it was seen."""
+    codes = torch.tensor([0] * 90 + [1] * 10)
+    rng = torch.Generator().manual_seed(0)
+    epochs = [upsampled_epoch(codes, rng) for _ in range(10)]
+    assert not torch.equal(epochs[0].sort().values, epochs[1].sort().values)
+    assert len(torch.cat(epochs).unique()) == 100

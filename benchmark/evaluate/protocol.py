@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from threadpoolctl import threadpool_limits
 
 from benchmark.data.manifest import Dataset
@@ -24,6 +24,7 @@ from benchmark.errors import BadInput
 from benchmark.evaluate import neighbours, probe, retrieval, zero_shot
 from benchmark.evaluate.metrics import Classification, primary_metric
 from benchmark.evaluate.predictions import Scored, SpaceName, recompute, to_table
+from benchmark.evaluate.probe import ClassWeight, PaperLoss
 from benchmark.evaluate.resample import plug_in
 from benchmark.result import Measurement, Task
 from benchmark.seeding import derive_seed
@@ -53,6 +54,12 @@ class EvaluationConfig(BaseModel):
     """AdamW learning rate of the paper's linear layer."""
     paper_batch: int = Field(128, ge=1)
     """Samples per step of the paper's linear layer."""
+    paper_loss: PaperLoss = "cross_entropy"
+    """What the paper's linear layer minimises."""
+    paper_upsample: bool = False
+    """Whether each epoch of the paper's linear layer draws all classes equally often."""
+    class_weight: ClassWeight = "none"
+    """Whether the standard probe weights samples by the inverse frequency of their class."""
     shots: tuple[Count, ...] = Field((1, 2, 4, 8, 16), min_length=1)
     """Labelled samples per class in few-shot classification."""
     few_shot_draws: int = Field(5, ge=1)
@@ -70,6 +77,14 @@ class EvaluationConfig(BaseModel):
         if "probe_standard" not in values:
             raise ValueError("must include probe_standard, which rows are ranked by")
         return values
+
+    @field_validator("paper_upsample")
+    @classmethod
+    def _balanced_once(cls, value: bool, others: ValidationInfo) -> bool:
+        loss = others.data.get("paper_loss")
+        if value and loss in ("class_balanced", "balanced_softmax"):
+            raise ValueError(f"cannot go with paper_loss {loss}: both would make up for the same class frequencies")
+        return value
 
     @field_validator("strengths", "shots", "neighbours", "recall_at")
     @classmethod
@@ -230,6 +245,7 @@ def _fit_standard(known: Known, config: EvaluationConfig) -> Fitted:
         n_classes=len(known.classes),
         task=known.task,
         strengths=config.strengths,
+        class_weight=config.class_weight,
     )
     return Fitted("probe_standard", lambda x: {("probe_standard", 0): fitted.scores(x)}, fitted.record)
 
@@ -244,6 +260,8 @@ def _fit_paper(known: Known, config: EvaluationConfig) -> Fitted:
         lr=config.paper_lr,
         batch=config.paper_batch,
         generator_seed=derive_seed(known.fingerprint, "paper probe"),
+        loss=config.paper_loss,
+        upsample=config.paper_upsample,
     )
     return Fitted("probe_paper", lambda x: {("probe_paper", 0): fitted.scores(x)}, fitted.record)
 

@@ -187,6 +187,25 @@ def test_retrieval_counts_samples_with_a_report():
     assert 5 / 54 < measured.chance < measured.estimate.value
 
 
+def test_imbalance_settings_reach_their_probes():
+    """Class weights change the standard probe alone; loss and upsampling the paper's probe alone."""
+    data = dataset()
+
+    def scores(**settings):
+        config = CONFIG.model_copy(update=settings)
+        table = evaluate([space(data)], data, SPLIT, config, evaluators=("probe_standard", "probe_paper")).predictions
+        return {str(name): rows["score_1"].to_numpy() for name, rows in table.groupby("evaluator", observed=True)}
+
+    plain = scores()
+    for settings, changed in (
+        ({"class_weight": "balanced"}, "probe_standard"),
+        ({"paper_loss": "focal"}, "probe_paper"),
+        ({"paper_upsample": True}, "probe_paper"),
+    ):
+        found = scores(**settings)
+        assert {name for name in plain if not np.array_equal(plain[name], found[name])} == {changed}
+
+
 def test_selection_is_the_primary_metric_on_val():
     """Variants can be chosen by it without a look at the test split."""
     data = dataset()
@@ -243,6 +262,8 @@ def test_configuration_defaults_and_refusals():
         {"replicates": 0},
         {"evaluators": ("probe",)},
         {"other": 1},
+        {"paper_loss": "balanced_softmax", "paper_upsample": True},
+        {"class_weight": "inverse"},
     ):
         with pytest.raises(ValueError, match="validation error"):
             EvaluationConfig.model_validate(wrong)
