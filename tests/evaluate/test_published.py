@@ -76,8 +76,6 @@ def test_the_smallest_set_that_has_all_four_baseline_rows():
     were cut off rather than rounded, it would be 2,613.)
     """
     rows = [row(*TABLE[name]) for name in list(TABLE)[:4]]
-    counts = [scan(r, 2614).fits["binary_positive"].positives for r in rows]
-    assert all(fewest <= 2188 <= most for fewest, most in counts)
     assert all(check(r, 2188, 426).fits["binary_positive"].matrices for r in rows)
     assert not scan(rows[1], 2613).possible
 
