@@ -68,6 +68,7 @@ def test_a_total_alone_scans_class_counts():
     [
         (["--positives", "462"], "give --positives and --negatives, or --total alone"),
         ([*COUNTS, "--total", "528"], "give --positives and --negatives, or --total alone"),
+        ([*COUNTS, "--accuracy", "0.95"], "accuracy 0.95 is taken as percent; write all figures as percent"),
         ([*COUNTS, "--decimals", "3"], "shows 2 decimals, fewer than --decimals 3"),
     ],
 )

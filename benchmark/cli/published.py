@@ -64,6 +64,8 @@ def check_row(
         precision=None if precision is None else printed(precision, "precision", decimals),
         recall=None if recall is None else printed(recall, "recall", decimals),
     )
+    if row.accuracy.value <= 1:
+        raise BadInput(f"accuracy {accuracy} is taken as percent; write all figures as percent, 95.0 for 0.950")
     if positives is not None and negatives is not None and total is None:
         verdict, where = check(row, positives, negatives), f"{positives} positives and {negatives} negatives"
     elif total is not None and positives is None and negatives is None:

@@ -32,6 +32,8 @@ TOLERANCE = 1e-9
 MOST = 30_000_000
 """Confusion matrices that are tried at most: some ten seconds."""
 
+_AT_MOST = f"at most {MOST:,} can be tried: give the counts of a smaller part, such as one fold"
+
 BLOCK = 1_000_000
 """Matrices held at a time."""
 
@@ -172,9 +174,6 @@ def scan(row: Row, total: int) -> Verdict:
     middle = None if likely is None else sum(likely) / 2
     majority = None if middle is None else _majority(middle, 1 - middle)
     return _verdict(row, search, search.tried, right, majority, counts_known=False)
-
-
-_AT_MOST = f"at most {MOST:,} can be tried: give the counts of a smaller part, such as one fold"
 
 
 # --------------------------------------------------------------------------------------------- matrices
