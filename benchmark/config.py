@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from benchmark.data.table import did_you_mean
 from benchmark.errors import BadInput
@@ -45,6 +45,13 @@ class TrainingConfig(BaseModel):
     """How pairs are weighted: alike, by the effective number of their class, or by how wrong they still are."""
     objective: dict[str, dict[str, float | bool]] = {}
     """Model -> options of its objective, such as ``{lumbarclip-vit: {temperature: 0.1, learnable: true}}``."""
+
+    @field_validator("imbalance")
+    @classmethod
+    def _corrects_once(cls, value: str, given: ValidationInfo) -> str:
+        if value == "class_balanced" and given.data.get("sampling") == "upsample":
+            raise ValueError("class_balanced makes up for class frequencies that sampling 'upsample' has evened out")
+        return value
 
 
 class FullTrainingConfig(TrainingConfig):

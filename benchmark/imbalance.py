@@ -1,4 +1,4 @@
-"""Class imbalance: weights, factors and shifts that a loss can take in, each a pure function of tensors.
+"""Class imbalance: weights, factors and shifts that a loss can take in, and an order of samples; all pure functions.
 
 They say nothing about which loss they enter. All but ``balanced_softmax`` and ``balanced_sigmoid`` work on any loss of
 single samples or pairs, a cross-entropy of class logits as well as a contrastive one.

@@ -48,13 +48,21 @@ class Sampler:
     def epoch(self, number: int) -> list[NDArray[np.int64]]:
         """The batches of an epoch, counted from 0, as rows of the training pairs."""
         rng = generator(*self._key, number)
-        rows = self._upsampled(rng) if self._upsample else np.arange(self.pairs)
+        rows = upsampled(self._classes, rng) if self._upsample else np.arange(self.pairs)
         return np.array_split(rng.permutation(rows), self.batches)
 
-    def _upsampled(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        most = int(self._counts.max())
-        parts = []
-        for number, count in enumerate(self._counts.tolist()):
-            own = np.flatnonzero(self._classes == number)
-            parts += [np.tile(own, most // count), rng.choice(own, most % count, replace=False)]
-        return np.concatenate(parts)
+
+def upsampled(classes: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Positions in which every class is as often as the largest, its samples each as often as the others or once more.
+
+    Args:
+        classes: (n,) code of each sample's class.
+        rng: chooses who comes once more.
+    """
+    codes, counts = np.unique(classes, return_counts=True)
+    most = int(counts.max())
+    parts = []
+    for code, count in zip(codes, counts.tolist(), strict=True):
+        own = np.flatnonzero(classes == code)
+        parts += [np.tile(own, most // count), rng.choice(own, most % count, replace=False)]
+    return np.concatenate(parts)

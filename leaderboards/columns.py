@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmark.evaluate.metrics import primary_metric
+from benchmark.evaluate.metrics import AT_VAL, primary_metric
 from benchmark.result import CellResult, Measurement, Profile, Task
 
-Group = Literal["quality", "calibration", "pairs", "few", "cost"]
+Group = Literal["quality", "threshold", "calibration", "pairs", "few", "cost"]
 
 GROUPS: dict[Group, str] = {
     "quality": "Quality",
+    "threshold": "Threshold from validation",
     "calibration": "Calibration",
     "pairs": "Zero-shot & retrieval",
     "few": "Few labels",
@@ -73,6 +74,12 @@ def all_columns(task: Task) -> tuple[Column, ...]:
         _probe("average_precision_macro", "Average precision (macro)", "Average precision, averaged over the classes."),
         _probe("f1_macro", "F1 (macro)", "F1 of each class, averaged with equal weight."),
         _probe("mcc", "MCC", "Matthews correlation coefficient: 0 is guessing, 1 is perfect."),
+        _at_val("balanced_accuracy", "Balanced accuracy", "Recall of each class, averaged with equal weight"),
+        _at_val("balanced_accuracy_macro", "Balanced accuracy (macro)", "Balanced accuracy, averaged over the labels"),
+        _at_val("f1_macro", "F1 (macro)", "F1 of each class, averaged with equal weight"),
+        _at_val("recall_binary", "Sensitivity", "Recall of the positive class"),
+        _at_val("specificity", "Specificity", "Recall of the negative class"),
+        _at_val("specificity_macro", "Specificity (macro)", "Recall of the samples without a label, over the labels"),
         _probe("brier", "Brier", "Squared error of the probabilities; lower is better.", calibration=True),
         _probe("ece", "ECE", "Expected calibration error; lower is better.", calibration=True),
         _measured(
@@ -158,6 +165,11 @@ def _measured(evaluator: str, metric: str, group: Group, label: str, explanation
 def _probe(metric: str, label: str, explanation: str, *, calibration: bool = False) -> Column:
     group: Group = "calibration" if calibration else "quality"
     return _measured(RANKED_BY, metric, group, label, explanation, low=calibration)
+
+
+def _at_val(metric: str, label: str, meaning: str) -> Column:
+    explanation = f"{meaning}; positive is what scores above a threshold chosen on validation samples, not above 0.5."
+    return _measured(RANKED_BY, metric + AT_VAL, "threshold", f"{label}, val. threshold", explanation)
 
 
 def _cost(key: str, label: str, explanation: str, value_of: Callable[[Profile], float], *, low: bool = False) -> Column:

@@ -40,6 +40,7 @@ def test_options_win_over_the_file_and_the_file_over_the_preset(tmp_path: Path) 
         ({"evaluation": {"evaluators": ["knn"]}}, "evaluation.evaluators: must include probe_standard"),
         ({"models": "majority"}, r"models: Input should be a list \(given: 'majority'\)"),
         ({"models": []}, "models: needs at least one value"),
+        ({"full_training": {"sampling": "upsample", "imbalance": "class_balanced"}}, "evened out"),
         (
             {"full_training": {"epoch": 3}},
             r"--set full_training.epoch: there is no such setting \(did you mean 'epochs'\?\)",

@@ -13,7 +13,13 @@ from scipy.special import softmax
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from benchmark.imbalance import balanced_sigmoid, balanced_softmax, class_balanced_weights, focal_factor, pair_weights
+from benchmark.imbalance import (
+    balanced_sigmoid,
+    balanced_softmax,
+    class_balanced_weights,
+    focal_factor,
+    pair_weights,
+)
 
 COUNTS = st.lists(st.integers(1, 5000), min_size=2, max_size=6)
 
@@ -162,3 +168,6 @@ def test_balanced_sigmoid_is_the_balanced_softmax_of_two_classes():
     assert extremes.numpy() == pytest.approx([-np.log(50), np.log(50)])
     with pytest.raises(ValueError, match="of 10 samples"):
         balanced_sigmoid(torch.zeros(2), torch.tensor([3, 11]), 10)
+
+
+# --------------------------------------------------------------------------------------------- upsampling

@@ -13,6 +13,7 @@ import click
 
 from benchmark.cli.data import data
 from benchmark.cli.models import check_model, models, weights
+from benchmark.cli.published import check_row
 from benchmark.cli.runs import report, run
 from benchmark.errors import BenchmarkError
 
@@ -55,5 +56,5 @@ def main(context: click.Context) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-for verb in (run, report, models, check_model, data, weights):
+for verb in (run, report, models, check_model, check_row, data, weights):
     main.add_command(verb)

@@ -1,12 +1,12 @@
 """L2-regularised logistic regression along a whole path of strengths, at the speed of a few matrix products.
 
-The objective is scikit-learn's, C * (sum of log-losses) + |w|^2 / 2 with a free intercept, in float64. Two changes of
-variables make it cheap without moving its optimum:
+The objective is scikit-learn's, C * (weighted sum of log-losses) + |w|^2 / 2 with a free intercept, in float64. Two
+changes of variables make it cheap without moving its optimum:
 
 * a rotation of feature space by the eigenvectors of the covariance, in the row space where there are more features
   than samples (the optimum is a combination of the samples, so nothing is lost);
-* a diagonal scaling by the curvature C * q * eigenvalue + 1, q the mean p (1 - p) at the start, in which the Hessian
-  is close to the identity: full-batch L-BFGS then needs about ten steps where it would need hundreds.
+* a diagonal scaling by the curvature C * q * eigenvalue + 1, q the mean of weight * p (1 - p) at the start, in which
+  the Hessian is close to the identity: full-batch L-BFGS then needs about ten steps where it would need hundreds.
 
 The chosen solution is polished by Newton steps to the precision of float64.
 """
@@ -52,18 +52,20 @@ class Solution:
 class Problem:
     """One data set, rotated once and solved at many strengths."""
 
-    def __init__(self, features: Floats, targets: Floats, family: Family) -> None:
+    def __init__(self, features: Floats, targets: Floats, family: Family, sample_weights: Floats | None = None) -> None:
         """Rotate the features.
 
         Args:
             features: (n, d), centred and scaled.
             targets: (n, K) of 0/1; for ``softmax`` each row has a single 1.
             family: How columns share a sample.
+            sample_weights: (n, 1) multiples in which the log-losses count, or (n, K) for ``sigmoid``; 1 where absent.
         """
         self.basis, rotated, self._eigenvalues = _rotate(features)
         self._design = np.column_stack([rotated, np.ones(len(features))])
         self._transposed = np.ascontiguousarray(self._design.T)
         self._targets = targets
+        self._sample_weights = np.ones((len(features), 1)) if sample_weights is None else sample_weights
         self._family: Family = family
 
     def path(self, strengths: Sequence[float]) -> list[Solution]:
@@ -116,7 +118,7 @@ class Problem:
                 bent = probabilities * (1 - probabilities) * along
             else:
                 bent = probabilities * (along - (probabilities * along).sum(axis=1, keepdims=True))
-            product = strength * (self._transposed @ bent)
+            product = strength * (self._transposed @ (self._sample_weights * bent))
             product[:-1] += step[:-1]
             flat: Floats = (product * scale).ravel()
             return flat
@@ -129,20 +131,24 @@ class Problem:
     def _scale(self, weights: Floats, strength: float) -> Floats:
         """(r + 1, 1) one over the root of the curvature that each direction has on average."""
         probabilities = self._loss(weights)[1]
-        curvature = strength * max(float((probabilities * (1 - probabilities)).mean()), 1e-8)
+        bends = self._sample_weights * (probabilities * (1 - probabilities))
+        curvature = strength * max(float(bends.mean()), 1e-8)
         curvatures = np.append(curvature * self._eigenvalues + 1, curvature * len(self._design))
         return np.asarray(1 / np.sqrt(curvatures)[:, None], dtype=np.float64)
 
     def _loss(self, weights: Floats) -> tuple[float, Floats]:
-        """Sum of log-losses, and (n, K) probabilities."""
+        """Weighted sum of log-losses, and (n, K) probabilities."""
         logits = self._design @ weights
+        counted = self._sample_weights * self._targets
         if self._family == "sigmoid":
-            return float(np.logaddexp(0, logits).sum() - (logits * self._targets).sum()), expit(logits)
+            sum_of_logs = (self._sample_weights * np.logaddexp(0, logits)).sum()
+            return float(sum_of_logs - (logits * counted).sum()), expit(logits)
         logs = log_softmax(logits, axis=1)
-        return -float((logs * self._targets).sum()), np.exp(logs)
+        return -float((logs * counted).sum()), np.exp(logs)
 
     def _gradient(self, weights: Floats, probabilities: Floats, strength: float) -> Floats:
-        gradient: Floats = strength * (self._transposed @ (probabilities - self._targets))
+        missed = self._sample_weights * (probabilities - self._targets)
+        gradient: Floats = strength * (self._transposed @ missed)
         gradient[:-1] += weights[:-1]
         return gradient
 

@@ -3,8 +3,9 @@
 One implementation serves the plug-in value (weights of one) and every bootstrap replicate (integer weights, the same
 as repeating rows). Names say how classes are averaged, as in scikit-learn. A class is predicted where its score is
 the largest, the first of equals (two classes: score_1 above score_0), and in multilabel tasks where its score is
-above 0.5. What is not defined is NaN: a precision without predictions, a recall or a curve without samples, and every
-average that contains one of them.
+above 0.5; metrics whose name ends in ``@val_threshold`` are those of the classes whose score is above a threshold
+chosen on val. What is not defined is NaN: a precision without predictions, a recall or a curve without samples, and
+every average that contains one of them.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.evaluate.resample import Statistic
+from benchmark.evaluate.threshold import Threshold
 from benchmark.result import Task
 
 Floats = NDArray[np.float64]
 
 ECE_BINS = 10
 """Bins of equal mass of the expected calibration error."""
+
+AT_VAL = "@val_threshold"
+"""Ending of the metrics whose predicted classes follow from a threshold chosen on val."""
 
 PRIMARY: dict[Task, str] = {
     "binary": "roc_auc",
@@ -38,7 +43,14 @@ class Classification:
     """All metrics of one table of class scores."""
 
     def __init__(
-        self, task: Task, labels: NDArray[np.int64], scores: Floats, *, classes: Sequence[str], probabilities: bool
+        self,
+        task: Task,
+        labels: NDArray[np.int64],
+        scores: Floats,
+        *,
+        classes: Sequence[str],
+        probabilities: bool,
+        thresholds: Sequence[Threshold] = (),
     ) -> None:
         """Sort and count what does not depend on the weights.
 
@@ -49,35 +61,40 @@ class Classification:
             classes: C class names; for a binary task the positive class is the last.
             probabilities: Whether the scores are probabilities, so that Brier score, log-loss and calibration error
                 mean something.
+            thresholds: For the metrics ``@val_threshold``: one for score_1 of a binary task, one per label for
+                multilabel; empty leaves them out.
         """
         self.used = np.ones(len(labels), dtype=np.bool_)
         self._task = task
         self._classes = tuple(classes)
         self._truth = labels.astype(np.float64) if task == "multilabel" else np.eye(len(classes))[labels]
-        self._guess = _decide(task, scores)
-        if task == "multilabel":
-            self._cells = np.stack([_pairs(t, g) for t, g in zip(self._truth.T, self._guess.T, strict=True)], axis=1)
-            self._exact = (self._truth == self._guess).all(axis=1).astype(np.float64)
-        else:
-            self._cells = (self._truth[:, :, None] * self._guess[:, None, :])[:, None]
+        guess = _decide(task, scores)
+        self._decisions = {"": _Decisions(task, self._truth, guess)}
+        if thresholds:
+            self._decisions[AT_VAL] = _Decisions(task, self._truth, _decide_at(task, scores, thresholds))
+        positive = classes[1:] if task == "binary" else classes
+        self._no_threshold = [
+            f"no threshold for {name!r}: {t.why_not}"
+            for name, t in zip(positive, thresholds, strict=False)
+            if t.why_not
+        ]
         ranked = [1] if task == "binary" else range(len(classes))
         self._rankings = [_Ranking(self._truth[:, c], scores[:, c]) for c in ranked]
-        self._calibrations = _calibrations(task, self._truth, self._guess, scores) if probabilities else []
+        self._calibrations = _calibrations(task, self._truth, guess, scores) if probabilities else []
         self._losses = _losses(task, self._truth, scores) if probabilities else {}
 
     def __call__(self, weights: Floats) -> dict[str, Floats]:
         """Metric name -> (b,) values under (n, b) weights."""
         total = weights.sum(axis=0)
-        _, problems, size, _ = self._cells.shape
-        counts = (weights.T @ self._cells.reshape(len(weights), -1)).reshape(-1, problems, size, size)
-        if self._task == "multilabel":
-            values = {"subset_accuracy": self._exact @ weights / total} | _multilabel(counts)
-        else:
-            values = _single_label(counts[:, 0], binary=self._task == "binary")
-        values |= self._curves(weights)
+        values = self._decisions[""](weights) | self._curves(weights)
         values |= {name: loss @ weights / total for name, loss in self._losses.items()}
         if self._calibrations:
             values["ece"] = np.mean([calibration(weights) for calibration in self._calibrations], axis=0)
+        if AT_VAL in self._decisions:
+            decided = self._decisions[AT_VAL](weights)
+            values |= {
+                name + AT_VAL: np.full_like(v, np.nan) if self._no_threshold else v for name, v in decided.items()
+            }
         return values
 
     def _curves(self, weights: Floats) -> dict[str, Floats]:
@@ -89,6 +106,9 @@ class Classification:
 
     def why_undefined(self, metric: str) -> str:
         """Name the classes that the metric lacks, given that it is NaN at weights of one."""
+        decisions = self._decisions[AT_VAL if metric.endswith(AT_VAL) else ""]
+        if metric.endswith(AT_VAL) and self._no_threshold:
+            return "; ".join(self._no_threshold)
         predictions = metric.startswith(("precision", "f1", "mcc"))
         samples = not metric.startswith("precision")
         reasons = []
@@ -97,12 +117,13 @@ class Classification:
                 reasons.append(f"no test sample is {name!r}")
             if samples and self._task == "multilabel" and self._truth[:, c].all():
                 reasons.append(f"every test sample is {name!r}")
-            if predictions and not self._guess[:, c].any():
+            if predictions and not decisions.guess[:, c].any():
                 reasons.append(f"{name!r} is never predicted")
         return "; ".join(reasons)
 
     def chance(self, metric: str) -> float:
         """What scores that know nothing of the labels reach on average; NaN where that depends on how they guess."""
+        metric = metric.removesuffix(AT_VAL)
         if metric.startswith("roc_auc") or metric == "balanced_accuracy_macro":
             return 0.5
         if metric == "balanced_accuracy":
@@ -138,12 +159,43 @@ class MeanOver:
 # --------------------------------------------------------------------------------------------- decisions
 
 
+class _Decisions:
+    """Metrics that need no score, only the predicted classes."""
+
+    def __init__(self, task: Task, truth: Floats, guess: Floats) -> None:
+        """Take the true and the predicted classes, (n, C) of 0/1 each."""
+        self.guess = guess
+        self._task = task
+        if task == "multilabel":
+            self._cells = np.stack([_pairs(t, g) for t, g in zip(truth.T, guess.T, strict=True)], axis=1)
+            self._exact = (truth == guess).all(axis=1).astype(np.float64)
+        else:
+            self._cells = (truth[:, :, None] * guess[:, None, :])[:, None]
+
+    def __call__(self, weights: Floats) -> dict[str, Floats]:
+        """Metric name -> (b,) values under (n, b) weights."""
+        _, problems, size, _ = self._cells.shape
+        counts = (weights.T @ self._cells.reshape(len(weights), -1)).reshape(-1, problems, size, size)
+        if self._task == "multilabel":
+            return {"subset_accuracy": self._exact @ weights / weights.sum(axis=0)} | _multilabel(counts)
+        return _single_label(counts[:, 0], binary=self._task == "binary")
+
+
 def _decide(task: Task, scores: Floats) -> Floats:
     """(n, C) 0/1: the predicted class, or classes."""
     if task == "multilabel":
         return (scores > 0.5).astype(np.float64)
     guess: Floats = np.eye(scores.shape[1])[scores.argmax(axis=1)]
     return guess
+
+
+def _decide_at(task: Task, scores: Floats, thresholds: Sequence[Threshold]) -> Floats:
+    """(n, C) 0/1: the classes whose score is above their threshold; binary: the second where score_1 is."""
+    limits = np.array([t.value for t in thresholds])
+    if task == "multilabel":
+        return (scores > limits).astype(np.float64)
+    positive = scores[:, 1] > limits[0]
+    return np.stack([~positive, positive], axis=1).astype(np.float64)
 
 
 def _pairs(truth: Floats, guess: Floats) -> Floats:

@@ -8,7 +8,8 @@ The table has one row per scored sample:
     rank_image_to_text, rank_text_to_image            rank of the first right answer among the test samples with a
     identical_texts                                   report, and how many of them carry the same text; NaN elsewhere
 
-Rows of ``few_shot`` and ``retrieval`` are of the test split alone, as nothing is chosen from them.
+Rows of ``few_shot`` and ``retrieval`` are of the test split alone, as nothing is chosen from them. From the val rows of
+the others thresholds are chosen, by those rows alone.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from benchmark.errors import BadInput
 from benchmark.evaluate.metrics import Classification, MeanOver
 from benchmark.evaluate.resample import Statistic, estimates
 from benchmark.evaluate.retrieval import WAYS, Recall
+from benchmark.evaluate.threshold import Criterion, Threshold, choose
 from benchmark.result import Measurement, Task
 
 Floats = NDArray[np.float64]
@@ -33,6 +35,9 @@ SpaceName = Literal["pooled", "projected"]
 
 PROBABILITIES = ("probe_standard", "probe_paper", "knn")
 """Evaluators whose scores are probabilities: Brier score, log-loss and calibration error are computed for them."""
+
+LOG_ODDS = ("zero_shot",)
+"""Evaluators whose scores are log-odds: undecided at 0, where the others are at 0.5."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +89,12 @@ def recompute(
     fingerprint: str,
     replicates: int,
     recall_at: Sequence[int],
+    threshold: Criterion,
 ) -> tuple[Measurement, ...]:
     """Measure a table of predictions: every metric on the test split, with its interval and chance level.
+
+    Metrics of predicted classes are measured twice where there are val rows: as the scores stand, and at a threshold
+    chosen on those rows (``f1_macro@val_threshold``), which stays fixed while the test patients are resampled.
 
     Args:
         predictions: As described at the top of this module.
@@ -94,6 +103,7 @@ def recompute(
         fingerprint: Of the split; it seeds the resamples.
         replicates: Number of patient-level resamples.
         recall_at: The k's of retrieval.
+        threshold: What thresholds maximise on val.
 
     Raises:
         BadInput: where evaluators were not scored on the same test samples.
@@ -107,9 +117,10 @@ def recompute(
     for (evaluator, _, _), parts in zip(found, draws, strict=True):
         if any(not np.array_equal(part["sample"].to_numpy(), samples) for part in parts):
             raise BadInput(f"predictions: rows of {evaluator} are not of the same test samples as {found[0][0]}")
+    chosen = val_thresholds(predictions, task=task, classes=classes, criterion=threshold)
     statistics = [
-        _statistic(evaluator, parts, task, classes, recall_at)
-        for (evaluator, _, _), parts in zip(found, draws, strict=True)
+        _statistic(evaluator, parts, task, classes, recall_at, chosen.get((evaluator, str(space)), ()))
+        for (evaluator, space, _), parts in zip(found, draws, strict=True)
     ]
     groups = draws[0][0]["group"].to_numpy()
     measured = estimates(statistics, groups, replicates=replicates, fingerprint=fingerprint)
@@ -120,8 +131,40 @@ def recompute(
     )
 
 
+def val_thresholds(
+    predictions: pd.DataFrame, *, task: Task, classes: Sequence[str], criterion: Criterion
+) -> dict[tuple[str, str], tuple[Threshold, ...]]:
+    """Choose thresholds from the val rows of a table, for every evaluator and space that has some.
+
+    Returns:
+        (evaluator, space) -> one threshold for score_1 of a binary task, one per label for multilabel. Empty for
+        multiclass, where the largest score decides and no threshold is asked for.
+    """
+    if task == "multiclass":
+        return {}
+    val = predictions[predictions["split"] == "val"]
+    scored = {1: "label"} if task == "binary" else {c: f"label_{c}" for c in range(len(classes))}
+    return {
+        (str(evaluator), str(space)): tuple(
+            choose(
+                table[f"score_{c}"].to_numpy(np.float64),
+                table[label].to_numpy() == 1,
+                criterion,
+                neutral=0.0 if evaluator in LOG_ODDS else 0.5,
+            )
+            for c, label in scored.items()
+        )
+        for (evaluator, space), table in val.groupby(["evaluator", "space"], sort=False, observed=True)
+    }
+
+
 def _statistic(
-    evaluator: str, draws: Sequence[pd.DataFrame], task: Task, classes: Sequence[str], recall_at: Sequence[int]
+    evaluator: str,
+    draws: Sequence[pd.DataFrame],
+    task: Task,
+    classes: Sequence[str],
+    recall_at: Sequence[int],
+    thresholds: Sequence[Threshold],
 ) -> Statistic:
     if evaluator == "retrieval":
         table = draws[0]
@@ -136,6 +179,7 @@ def _statistic(
             draw[scores].to_numpy(np.float64),
             classes=classes,
             probabilities=evaluator.startswith(PROBABILITIES),
+            thresholds=thresholds,
         )
         for draw in draws
     ]

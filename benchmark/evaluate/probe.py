@@ -22,6 +22,12 @@ Floats = NDArray[np.float64]
 
 Link = Literal["softmax", "sigmoid", "identity"]
 
+ClassWeight = Literal["none", "balanced"]
+"""How much a sample counts in the standard probe: once, or in inverse proportion to its class's frequency."""
+
+PaperLoss = Literal["cross_entropy", "class_balanced", "focal", "balanced_softmax"]
+"""What the paper's probe minimises: the paper's cross-entropy, or one of ``imbalance``'s answers to rare classes."""
+
 SAME = 1e-9
 """Two losses closer than this, relatively, are equal, and the stronger regularisation wins."""
 
@@ -88,12 +94,16 @@ def fit_standard(
     n_classes: int,
     task: Task,
     strengths: Sequence[float],
+    class_weight: ClassWeight = "none",
 ) -> FittedProbe:
     """Logistic regression on train-standardised features, its strength chosen by the log-loss on val.
 
     Multinomial for one class per sample (one logit where there are two), an independent regression per label
     otherwise, with one strength for all labels. A class that the training split lacks gets probability 0, a label
     that is the same for all of it gets that value: nothing was there to learn more from.
+
+    ``balanced`` weights count in the fit and in the choice of the strength, both by the frequencies of the training
+    split: the probabilities are then those under classes of equal frequency, and would be judged by others otherwise.
 
     Args:
         train_x: (n, d) features.
@@ -103,6 +113,7 @@ def fit_standard(
         n_classes: C.
         task: Decides the likelihood.
         strengths: Increasing C in scikit-learn's sense: the strongest regularisation first.
+        class_weight: ``balanced`` as in scikit-learn.
 
     Returns:
         A probe whose record has ``strength`` (the chosen C), ``val_log_loss`` of every C, ``at_edge``,
@@ -114,7 +125,13 @@ def fit_standard(
     # Two classes that exclude each other are one logit for the second against the first, as in scikit-learn.
     columns = learnt[1:] if task != "multilabel" and len(learnt) == 2 else learnt
     softmax_needed = task != "multilabel" and len(learnt) > 2
-    problem = Problem(scaler.apply(train_x), targets[:, columns], "softmax" if softmax_needed else "sigmoid")
+    weights = _sample_weights(targets, targets, task, class_weight)
+    problem = Problem(
+        scaler.apply(train_x),
+        targets[:, columns],
+        "softmax" if softmax_needed else "sigmoid",
+        weights[:, columns] if task == "multilabel" else weights,
+    )
 
     def probe(solution: Solution) -> FittedProbe:
         coefficients = np.zeros((train_x.shape[1], n_classes))
@@ -126,7 +143,8 @@ def fit_standard(
 
     path = problem.path(strengths)
     val_targets = one_hot(val_y, n_classes)
-    losses = [_log_loss(task, val_targets, probe(solution).scores(val_x)) for solution in path]
+    val_weights = _sample_weights(targets, val_targets, task, class_weight)
+    losses = [_log_loss(task, val_targets, probe(solution).scores(val_x), val_weights) for solution in path]
     chosen = _first_lowest(losses)
     final = problem.polish(path[chosen], strengths[chosen])
     fitted = probe(final)
@@ -142,11 +160,28 @@ def fit_standard(
     return fitted
 
 
-def _log_loss(task: Task, targets: Floats, probabilities: Floats) -> float:
-    """Mean log-loss in nats per sample (and label, for multilabel)."""
+def _sample_weights(train_targets: Floats, targets: Floats, task: Task, class_weight: ClassWeight) -> Floats:
+    """How much each sample counts, (m, 1), or (m, C) for multilabel, where having a label and not are two classes.
+
+    ``balanced`` is n / (classes * n_c) over the training samples, as in scikit-learn; 1 for a class they lack.
+    """
+    n, counts = len(train_targets), train_targets.sum(axis=0)
+    if class_weight == "none":
+        return np.ones((len(targets), len(counts) if task == "multilabel" else 1))
+    if task == "multilabel":
+        frequency, classes = np.where(targets > 0, counts, n - counts), 2
+    else:
+        frequency, classes = (targets @ counts)[:, None], int((counts > 0).sum())
+    return np.where(frequency > 0, n / (classes * np.maximum(frequency, 1)), 1.0)
+
+
+def _log_loss(task: Task, targets: Floats, probabilities: Floats, weights: Floats) -> float:
+    """Mean log-loss in nats per sample (and label, for multilabel) under the weights of ``_sample_weights``."""
     floor = np.finfo(np.float64).eps
     logs = np.log(np.clip(np.where(targets > 0, probabilities, 1 - probabilities), floor, 1.0))
-    return float(-logs.mean() if task == "multilabel" else -logs[targets > 0].mean())
+    if task == "multilabel":
+        return float(-np.average(logs, weights=weights))
+    return float(-np.average(logs[targets > 0], weights=weights[:, 0]))
 
 
 def _first_lowest(losses: Sequence[float]) -> int:
@@ -168,11 +203,18 @@ def fit_paper(
     lr: float,
     batch: int,
     generator_seed: int,
+    loss: PaperLoss = "cross_entropy",
+    upsample: bool = False,
 ) -> FittedProbe:
     """One linear layer on the features as they are, trained by AdamW on cross-entropy (multilabel: binary).
 
     The probe of the LumbarCLIP paper; what it leaves open is torch's default (weight decay 0.01, no schedule, uniform
     initialisation). Nothing is chosen, so no validation samples are needed and the last epoch counts.
+
+    Other losses are those of ``benchmark.imbalance`` at their published settings, by the counts of the training
+    samples; for multilabel having a label and not having it are two classes, label by label. ``balanced_softmax``
+    shifts logits in training alone. ``upsample`` repeats smaller classes to the size of the largest; for
+    multilabel a class is a combination of labels.
 
     Args:
         train_x: (n, d) features.
@@ -183,31 +225,38 @@ def fit_paper(
         lr: Learning rate.
         batch: Samples per step; the last batch of an epoch may be smaller.
         generator_seed: Seeds initial weights and the order of samples.
+        loss: What is minimised.
+        upsample: Whether rare classes are repeated until every class is as frequent as the others.
     """
     import torch
     from torch.nn import functional as F
 
-    torch_rng = torch.Generator().manual_seed(generator_seed)
+    from benchmark.evaluate.paper_loss import criterion
+    from benchmark.sampler import upsampled
+
+    torch_rng, rng = torch.Generator().manual_seed(generator_seed), np.random.default_rng(generator_seed)
     features = torch.from_numpy(np.array(train_x, dtype=np.float32))
     labels = torch.from_numpy(np.array(train_y, dtype=np.float32 if task == "multilabel" else np.int64))
-    criterion = F.binary_cross_entropy_with_logits if task == "multilabel" else F.cross_entropy
+    kinds = torch.unique(labels, dim=0, return_inverse=True)[1]
+    losses_of = criterion(loss, labels, n_classes)
     bound = features.shape[1] ** -0.5
     weight = torch.empty(n_classes, features.shape[1]).uniform_(-bound, bound, generator=torch_rng).requires_grad_()
     bias = torch.empty(n_classes).uniform_(-bound, bound, generator=torch_rng).requires_grad_()
     optimizer = torch.optim.AdamW([weight, bias], lr=lr)
-    loss = torch.zeros(())
+    value = torch.zeros(())
     for _ in range(epochs):
-        order = torch.randperm(len(features), generator=torch_rng)
+        seen = torch.from_numpy(upsampled(kinds.numpy(), rng)) if upsample else torch.arange(len(kinds))
+        order = seen[torch.randperm(len(seen), generator=torch_rng)]
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
-            loss = criterion(F.linear(features[rows], weight, bias), labels[rows])
+            value = losses_of(F.linear(features[rows], weight, bias), labels[rows]).mean()
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+            value.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
             optimizer.step()
     plain = Scaler(np.zeros(features.shape[1]), np.ones(features.shape[1]))
     link: Link = "sigmoid" if task == "multilabel" else "softmax"
     coefficients, intercepts = (p.detach().numpy().astype(np.float64) for p in (weight, bias))
-    return FittedProbe(plain, coefficients.T, intercepts, link, {"last_batch_loss": float(loss.detach())})
+    return FittedProbe(plain, coefficients.T, intercepts, link, {"last_batch_loss": float(value.detach())})
 
 
 # --------------------------------------------------------------------------------------------- few-shot

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from threadpoolctl import threadpool_limits
 
 from benchmark.data.manifest import Dataset
@@ -23,8 +23,10 @@ from benchmark.data.split import Split
 from benchmark.errors import BadInput
 from benchmark.evaluate import neighbours, probe, retrieval, zero_shot
 from benchmark.evaluate.metrics import Classification, primary_metric
-from benchmark.evaluate.predictions import Scored, SpaceName, recompute, to_table
+from benchmark.evaluate.predictions import Scored, SpaceName, recompute, to_table, val_thresholds
+from benchmark.evaluate.probe import ClassWeight, PaperLoss
 from benchmark.evaluate.resample import plug_in
+from benchmark.evaluate.threshold import Criterion
 from benchmark.result import Measurement, Task
 from benchmark.seeding import derive_seed
 
@@ -53,6 +55,12 @@ class EvaluationConfig(BaseModel):
     """AdamW learning rate of the paper's linear layer."""
     paper_batch: int = Field(128, ge=1)
     """Samples per step of the paper's linear layer."""
+    paper_loss: PaperLoss = "cross_entropy"
+    """What the paper's linear layer minimises."""
+    paper_upsample: bool = False
+    """Whether each epoch of the paper's linear layer draws all classes equally often."""
+    class_weight: ClassWeight = "none"
+    """Whether the standard probe weights samples by the inverse frequency of their class."""
     shots: tuple[Count, ...] = Field((1, 2, 4, 8, 16), min_length=1)
     """Labelled samples per class in few-shot classification."""
     few_shot_draws: int = Field(5, ge=1)
@@ -61,6 +69,8 @@ class EvaluationConfig(BaseModel):
     """Neighbourhood sizes."""
     recall_at: tuple[Count, ...] = Field((1, 5, 10), min_length=1)
     """Answers looked at in retrieval."""
+    threshold: Criterion = "youden"
+    """What the thresholds that are chosen on val maximise there."""
     replicates: int = Field(1000, ge=1)
     """Patient-level bootstrap resamples behind every interval."""
 
@@ -70,6 +80,14 @@ class EvaluationConfig(BaseModel):
         if "probe_standard" not in values:
             raise ValueError("must include probe_standard, which rows are ranked by")
         return values
+
+    @field_validator("paper_upsample")
+    @classmethod
+    def _balanced_once(cls, value: bool, others: ValidationInfo) -> bool:
+        loss = others.data.get("paper_loss")
+        if value and loss in ("class_balanced", "balanced_softmax"):
+            raise ValueError(f"cannot go with paper_loss {loss}: both would make up for the same class frequencies")
+        return value
 
     @field_validator("strengths", "shots", "neighbours", "recall_at")
     @classmethod
@@ -100,8 +118,9 @@ class Evaluation:
 
     measurements: tuple[Measurement, ...]
     fits: dict[str, Any]
-    """Space -> evaluator -> what was fitted and chosen; and space -> ``selection``, the primary metric of the standard
-    probe on val, for choosing between variants without a look at the test split."""
+    """Space -> evaluator -> what was fitted and chosen; space -> ``selection``, the primary metric of the standard
+    probe on val, for choosing between variants without a look at the test split; and space -> ``val_thresholds``,
+    reported evaluator -> class -> the threshold chosen on val, or why there is none."""
     left_out: dict[str, str]
     """Evaluator -> why it was run in no space."""
     predictions: pd.DataFrame
@@ -148,6 +167,8 @@ def evaluate(
             reasons |= {"retrieval": why_not} if why_not else {}
             pieces += [] if why_not else [_ranked(space, dataset, split)]
     predictions = to_table(pieces, dataset)
+    for space_name, chosen in _thresholds(predictions, dataset, config).items():
+        fits[space_name]["val_thresholds"] = chosen
     ran = {piece.evaluator for piece in pieces}
     return Evaluation(
         recompute(
@@ -157,6 +178,7 @@ def evaluate(
             fingerprint=split.fingerprint,
             replicates=config.replicates,
             recall_at=config.recall_at,
+            threshold=config.threshold,
         ),
         fits,
         {name: why for name, why in reasons.items() if name not in ran},
@@ -230,6 +252,7 @@ def _fit_standard(known: Known, config: EvaluationConfig) -> Fitted:
         n_classes=len(known.classes),
         task=known.task,
         strengths=config.strengths,
+        class_weight=config.class_weight,
     )
     return Fitted("probe_standard", lambda x: {("probe_standard", 0): fitted.scores(x)}, fitted.record)
 
@@ -244,6 +267,8 @@ def _fit_paper(known: Known, config: EvaluationConfig) -> Fitted:
         lr=config.paper_lr,
         batch=config.paper_batch,
         generator_seed=derive_seed(known.fingerprint, "paper probe"),
+        loss=config.paper_loss,
+        upsample=config.paper_upsample,
     )
     return Fitted("probe_paper", lambda x: {("probe_paper", 0): fitted.scores(x)}, fitted.record)
 
@@ -331,6 +356,18 @@ def _selection(fitted: Sequence[Fitted], known: Known) -> dict[str, Any]:
             value = known.primary_on_val(f.score(known.val_x)["probe_standard", 0])
             return {"selection": {"metric": primary_metric(known.task), "value": value}}
     return {}
+
+
+def _thresholds(predictions: pd.DataFrame, dataset: Dataset, config: EvaluationConfig) -> dict[str, dict[str, Any]]:
+    """Space -> reported evaluator -> class -> threshold, or the reason why there is none."""
+    task, classes = dataset.card.task, dataset.classes
+    chosen = val_thresholds(predictions, task=task, classes=classes, criterion=config.threshold)
+    record: dict[str, dict[str, Any]] = {}
+    for (evaluator, space), thresholds in chosen.items():
+        names = classes[1:] if task == "binary" else classes
+        by_class = {name: t.why_not or t.value for name, t in zip(names, thresholds, strict=True)}
+        record.setdefault(space, {})[evaluator] = by_class
+    return record
 
 
 def _known_names(evaluators: Collection[str]) -> set[str]:

@@ -10,8 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from benchmark.evaluate.metrics import ECE_BINS, Classification, MeanOver, primary_metric
+from benchmark.evaluate.metrics import AT_VAL, ECE_BINS, Classification, MeanOver, primary_metric
 from benchmark.evaluate.resample import plug_in
+from benchmark.evaluate.threshold import Threshold
 
 NAMES = ("a", "b", "c", "d")
 
@@ -193,6 +194,51 @@ def test_chance_is_what_random_scores_reach(task, n_classes):
     assert primary_metric(task) in claimed
     for name in claimed:
         assert np.mean([v[name] for v in values]) == pytest.approx(drawn[0].chance(name), abs=0.02), name
+
+
+@pytest.mark.parametrize("task", ["binary", "multilabel"])
+@settings(max_examples=20, deadline=None)
+@given(data=st.data(), t=st.lists(st.floats(0.05, 0.95), min_size=4, max_size=4))
+def test_metrics_at_thresholds_are_those_of_scores_moved_to_them(task, data, t):
+    """Scores whose order around 0.5 is that around the threshold give the same figures under all weights."""
+    labels, scores, weights = data.draw(tables(task=task))
+    limits = np.array(t[: 1 if task == "binary" else scores.shape[1]])
+    classes = NAMES[: scores.shape[1]]
+    statistic = Classification(
+        task, labels, scores, classes=classes, probabilities=True, thresholds=[Threshold(v) for v in limits]
+    )
+    found, plain = statistic(weights), ours(task, labels, scores)(weights)
+    guess = (scores[:, -len(limits) :] > limits).astype(float)
+    moved = np.hstack([1 - guess, guess]) if task == "binary" else guess
+    expected = ours(task, labels, moved)(weights)
+    decided = {name.removesuffix(AT_VAL) for name in found if name.endswith(AT_VAL)}
+    assert set(plain) == set(found) - {name + AT_VAL for name in decided}
+    assert set(plain) - decided == {n for n in plain if n.startswith(("roc", "average_p", "brier", "log_", "ece"))}
+    for name in decided:
+        np.testing.assert_array_equal(found[name + AT_VAL], expected[name])
+        np.testing.assert_array_equal(found[name], plain[name])
+        assert np.isnan(statistic.chance(name)) == np.isnan(statistic.chance(name + AT_VAL))
+
+
+def test_a_label_without_a_threshold_makes_its_averages_undefined_and_says_why():
+    """Nothing is filled in at 0.5; the metrics that need no threshold stay."""
+    labels, scores = (
+        np.array([[1, 0], [0, 1], [1, 1], [0, 0]]),
+        np.array([[0.9, 0.2], [0.1, 0.7], [0.8, 0.6], [0.3, 0.1]]),
+    )
+    thresholds = (Threshold(0.5), Threshold(np.nan, "no validation sample is positive"))
+    statistic = Classification(
+        "multilabel", labels, scores, classes=("a", "b"), probabilities=True, thresholds=thresholds
+    )
+    values = plug_in(statistic)
+    assert np.isnan(values["f1_macro@val_threshold"])
+    assert statistic.why_undefined("f1_macro@val_threshold") == "no threshold for 'b': no validation sample is positive"
+    assert values["f1_macro"] == 1.0
+    never = Classification(
+        "binary", labels[:, 0], scores, classes="ab", probabilities=True, thresholds=(Threshold(1.0),)
+    )
+    assert np.isnan(plug_in(never)["precision_binary@val_threshold"])
+    assert never.why_undefined("precision_binary@val_threshold") == "'b' is never predicted"
 
 
 @settings(max_examples=20, deadline=None)

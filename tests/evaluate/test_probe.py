@@ -117,6 +117,84 @@ def test_a_label_that_never_varies_keeps_its_value():
     assert (fitted.scores(x)[:, 1:] == [0.0, 1.0]).all()
 
 
+# --------------------------------------------------------------------------------------------- class weights
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+@pytest.mark.parametrize("d", [12, 110], ids=["more samples", "more features"])
+@pytest.mark.parametrize("strength", [1e-3, 1.0, 100.0])
+def test_balanced_weights_reach_the_optimum_of_scikit_learn(n_classes, d, strength):
+    """One class is nine in ten of the samples; coefficients and probabilities agree to 1e-6 as without weights."""
+    x, y = blobs(140, d, n_classes, seed=5)
+    y = np.where(np.arange(140) % 10 > 1, 0, y)
+    train_x, val_x, train_y, val_y = x[:100], x[100:], y[:100], y[100:]
+    task = "binary" if n_classes == 2 else "multiclass"
+    options = {"n_classes": n_classes, "task": task, "strengths": (strength,)}
+    ours = fit_standard(train_x, train_y, val_x, val_y, **options, class_weight="balanced")
+    train_z, val_z = standardised(train_x, val_x)
+    reference = LogisticRegression(
+        C=strength, solver="newton-cholesky", tol=1e-10, max_iter=1000, class_weight="balanced"
+    ).fit(train_z, train_y)
+    columns = slice(1, None) if n_classes == 2 else slice(None)
+    assert np.abs(ours.coefficients[:, columns].T - reference.coef_).max() < 1e-6
+    assert np.abs(ours.scores(val_x) - reference.predict_proba(val_z)).max() < 1e-6
+    assert ours.record["converged"]
+    plain = fit_standard(train_x, train_y, val_x, val_y, **options)
+    assert ours.scores(val_x)[:, 0].mean() < plain.scores(val_x)[:, 0].mean() - 1e-3
+
+
+def test_balanced_weights_of_several_labels_are_each_labels_own():
+    """A rare, an even and a common label: each column is scikit-learn's balanced regression of that label alone."""
+    x, _ = blobs(160, 9, 2)
+    noise = np.random.default_rng(1).normal(size=(160, 3))
+    y = (x[:, :3] - x[:, :3].mean(0) + noise > [1.8, 0.0, -1.8]).astype(np.int64)
+    assert y[:120].mean(axis=0)[0] < 0.25 < 0.75 < y[:120].mean(axis=0)[2]
+    options = {"n_classes": 3, "task": "multilabel", "strengths": (0.3,), "class_weight": "balanced"}
+    ours = fit_standard(x[:120], y[:120], x[120:], y[120:], **options)
+    train_z, val_z = standardised(x[:120], x[120:])
+    losses = []
+    for label in range(3):
+        reference = LogisticRegression(C=0.3, solver="newton-cholesky", tol=1e-12, class_weight="balanced")
+        p = reference.fit(train_z, y[:120, label]).predict_proba(val_z)[:, 1]
+        assert np.abs(ours.scores(x[120:])[:, label] - p).max() < 1e-6
+        share = y[:120, label].mean()
+        weights = np.where(y[120:, label] == 1, 0.5 / share, 0.5 / (1 - share))
+        losses.append((weights, -np.log(np.where(y[120:, label] == 1, p, 1 - p))))
+    weights, logs = np.array(losses).swapaxes(0, 1)
+    assert ours.record["val_log_loss"] == pytest.approx([np.average(logs, weights=weights)], abs=1e-5)
+
+
+def test_balanced_weights_choose_the_strength_by_the_weighted_loss():
+    """Where features say little and one class is rare, the balanced probe is judged under equal frequencies too."""
+    x, y = blobs(200, 8, 2, seed=3)
+    y = np.where(np.arange(200) % 6 > 1, 0, y)
+    parts = (x[:120], y[:120], x[120:], y[120:])
+    options = {"n_classes": 2, "task": "binary", "strengths": GRID, "class_weight": "balanced"}
+    fitted = fit_standard(*parts, **options)
+    shares = np.bincount(y[:120]) / 120
+    train_z, val_z = standardised(x[:120], x[120:])
+    losses = []
+    for c in GRID:
+        reference = LogisticRegression(C=c, solver="newton-cholesky", tol=1e-12, class_weight="balanced")
+        p = reference.fit(train_z, y[:120]).predict_proba(val_z)
+        losses.append(np.average(-np.log(p[np.arange(80), y[120:]]), weights=1 / shares[y[120:]]))
+    assert fitted.record["val_log_loss"] == pytest.approx(losses, abs=1e-5)
+    assert fitted.record["strength"] == GRID[int(np.argmin(losses))]
+
+
+def test_a_class_that_training_lacks_has_no_weight_to_upset():
+    """Balanced: the classes that are there count alike, and validation samples of the missing one stay finite."""
+    x, y = blobs(90, 6, 3, seed=2)
+    y = np.where(y == 1, 3, y)
+    val_y = y[60:].copy()
+    val_y[:3] = 1
+    options = {"n_classes": 4, "task": "multiclass", "strengths": GRID, "class_weight": "balanced"}
+    fitted = fit_standard(x[:60], y[:60], x[60:], val_y, **options)
+    present = fit_standard(x[:60], y[:60], x[60:], y[60:], **options | {"strengths": (fitted.record["strength"],)})
+    assert np.isfinite(fitted.record["val_log_loss"]).all()
+    assert np.abs(fitted.scores(x) - present.scores(x)).max() < 1e-6
+
+
 # --------------------------------------------------------------------------------------------- paper
 
 
@@ -166,6 +244,89 @@ def test_paper_probe_learns(task):
     labels = y if task == "binary" else np.stack([y, 1 - y], axis=1)
     scores = paper(x, labels, task=task).scores(x)
     assert ((scores[:, 1] > 0.5) == ((y == 1) if task == "binary" else (y == 0))).mean() > 0.95
+
+
+def papers_losses(kind, labels, z):
+    """Per-sample losses of (n, C) logits in double precision, one sample and one class at a time."""
+    several = labels.ndim == 2
+    n, n_classes = z.shape
+    losses = []
+    for i in range(n):
+        problems = (
+            # What each softmax is over: the classes' logits, their counts, the right one.
+            [((0.0, z[i, c]), (n - labels[:, c].sum(), labels[:, c].sum()), labels[i, c]) for c in range(n_classes)]
+            if several
+            else [(z[i], np.bincount(labels, minlength=n_classes), labels[i])]
+        )
+        for logits, counts, right in problems:
+            priors = counts if kind == "balanced_softmax" else np.ones(len(counts))
+            terms = [m * np.exp(v) for m, v in zip(priors, logits, strict=True)]
+            p = terms[right] / sum(terms)
+            weight = 1.0
+            if kind == "focal":
+                weight = (1 - p) ** 2
+            if kind == "class_balanced":
+                raw = [(1 - 0.999) / (1 - 0.999**m) for m in counts]
+                weight = raw[right] * sum(counts) / sum(m * w for m, w in zip(counts, raw, strict=True))
+            losses.append(-weight * np.log(p))
+    return losses
+
+
+def adamw(loss, start, *, lr, steps):
+    """AdamW with torch's defaults on a gradient by central differences."""
+    x, m, v = start.copy(), np.zeros(start.size), np.zeros(start.size)
+    for t in range(1, steps + 1):
+        shifts = 1e-6 * np.eye(x.size)
+        gradient = np.array([(loss(x + s) - loss(x - s)) / 2e-6 for s in shifts])
+        x = x * (1 - lr * 0.01)
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        x -= lr * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    return x
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "class_balanced", "focal", "balanced_softmax"])
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+def test_paper_probe_minimises_each_loss_as_a_loop_in_double_precision_does(kind, task):
+    """Three full-batch steps on unbalanced labels, the loss written out sample by sample."""
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(30, 3)).astype(np.float32)
+    n_classes = 2 if task == "binary" else 3
+    y = np.minimum(np.arange(30) // 12, n_classes - 1)
+    if task == "multilabel":
+        y = (rng.random((30, 3)) < [0.2, 0.5, 0.8]).astype(np.int64)
+    options = {"n_classes": n_classes, "task": task, "lr": 0.05, "batch": 30, "generator_seed": 1, "loss": kind}
+    start = fit_paper(x, y, epochs=0, **options)
+    ours = fit_paper(x, y, epochs=3, **options)
+    pack = np.vstack([start.coefficients, start.intercepts])
+
+    def mean_loss(flat):
+        weights = flat.reshape(pack.shape)
+        return np.mean(papers_losses(kind, y, x.astype(np.float64) @ weights[:-1] + weights[-1]))
+
+    reference = adamw(mean_loss, pack.ravel(), lr=0.05, steps=3).reshape(pack.shape)
+    assert np.abs(np.vstack([ours.coefficients, ours.intercepts]) - reference).max() < 1e-5
+    assert np.abs(reference - pack).max() > 0.1
+
+
+def test_balanced_softmax_shifts_logits_in_training_alone():
+    """Nine in ten samples of a class, features that say nothing: plain scores come out even, cross-entropy's do not."""
+    x, y = np.zeros((100, 2), dtype=np.float32), np.array([0] * 90 + [1] * 10)
+    options = {"n_classes": 2, "task": "binary", "epochs": 200, "lr": 0.05, "batch": 100, "generator_seed": 0}
+    assert fit_paper(x, y, **options, loss="balanced_softmax").scores(x)[0, 1] == pytest.approx(0.5, abs=0.01)
+    assert fit_paper(x, y, **options).scores(x)[0, 1] == pytest.approx(0.1, abs=0.01)
+    assert fit_paper(x, y, **options, upsample=True).scores(x)[0, 1] == pytest.approx(0.5, abs=0.01)
+
+
+def test_upsampling_trains_on_the_rare_class_repeated():
+    """Nine equal samples of one class and three of another: as training on nine of each, repeatably."""
+    x = np.repeat([[1.0, 0.0], [0.0, 1.0]], [9, 3], axis=0).astype(np.float32)
+    y = np.repeat([0, 1], [9, 3])
+    options = {"n_classes": 2, "task": "binary", "epochs": 5, "lr": 0.05, "batch": 18}
+    ours = fit_paper(x, y, **options, generator_seed=4, upsample=True)
+    even = fit_paper(x[[0] * 9 + [9] * 9], np.repeat([0, 1], 9), **options, generator_seed=4)
+    assert np.abs(ours.coefficients - even.coefficients).max() < 1e-6
+    again = fit_paper(x, y, **options, generator_seed=4, upsample=True)
+    assert np.array_equal(ours.coefficients, again.coefficients)
 
 
 # --------------------------------------------------------------------------------------------- few-shot

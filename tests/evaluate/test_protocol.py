@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from benchmark.data.manifest import Dataset, DatasetCard
 from benchmark.data.split import Split
@@ -17,6 +17,7 @@ from benchmark.errors import BadInput
 from benchmark.evaluate.metrics import primary_metric
 from benchmark.evaluate.predictions import recompute
 from benchmark.evaluate.protocol import EVALUATORS, EvaluationConfig, Space, evaluate
+from benchmark.evaluate.threshold import choose
 
 CONFIG = EvaluationConfig(
     strengths=(1e-3, 1e-1, 10.0), paper_epochs=3, shots=(1, 2, 400), few_shot_draws=2, neighbours=(1, 5), replicates=60
@@ -129,6 +130,7 @@ def test_measurements_can_be_computed_again_from_the_file(task, n_classes):
         fingerprint=SPLIT.fingerprint,
         replicates=CONFIG.replicates,
         recall_at=CONFIG.recall_at,
+        threshold=CONFIG.threshold,
     )
     assert [m.model_dump_json() for m in again] == [m.model_dump_json() for m in evaluation.measurements]
 
@@ -187,6 +189,92 @@ def test_retrieval_counts_samples_with_a_report():
     assert 5 / 54 < measured.chance < measured.estimate.value
 
 
+@pytest.mark.parametrize(("task", "n_classes"), [("binary", 2), ("multilabel", 3)])
+def test_thresholds_are_chosen_on_val_and_on_nothing_else(task, n_classes):
+    """Poisoned test labels and test pictures: the same thresholds, and only the figures move."""
+    data = dataset(task, n_classes)
+    labels = data.labels.copy()
+    labels[SPLIT.test] = 1 - labels[SPLIT.test]
+    clean = space(data)
+    image = clean.image.copy()
+    image[SPLIT.test] *= -3
+    first = evaluate([clean], data, SPLIT, CONFIG)
+    second = evaluate([replace(clean, image=image)], replace(data, labels=labels), SPLIT, CONFIG)
+    chosen = first.fits["projected"]["val_thresholds"]
+    assert chosen == second.fits["projected"]["val_thresholds"]
+    scored_on_val = {"probe_standard", "probe_paper", "knn_k1", "knn_k5"} | (
+        {"zero_shot"} if task == "binary" else set()
+    )
+    assert set(chosen) == scored_on_val
+    assert list(chosen["probe_standard"]) == (["b"] if task == "binary" else ["a", "b", "c"])
+    name = "f1_macro@val_threshold"
+    figures = [find(e, "probe_standard", name).estimate for e in (first, second)]
+    assert figures[0].value != figures[1].value
+    assert figures[0].low <= figures[0].value <= figures[0].high
+    assert {m.evaluator for m in first.measurements if m.metric == name} == scored_on_val
+
+
+def test_figures_at_the_threshold_follow_from_the_table():
+    """Balanced accuracy of the test rows above the threshold that is best on the val rows; also for log-odds."""
+    data = dataset()
+    labels = np.where(np.arange(N) % 3 == 0, data.labels, 0)  # rare, so that 0.5 is a poor threshold
+    rare = replace(data, labels=labels)
+    evaluation = evaluate([space(rare)], rare, SPLIT, CONFIG)
+    table = evaluation.predictions
+    for evaluator, neutral in (("probe_standard", 0.5), ("zero_shot", 0.0)):
+        rows = table[table["evaluator"] == evaluator]
+        val, test = (rows[rows["split"] == part] for part in ("val", "test"))
+        chosen = evaluation.fits["projected"]["val_thresholds"][evaluator]["b"]
+        assert (
+            chosen == choose(val["score_1"].to_numpy(), val["label"].to_numpy() == 1, "youden", neutral=neutral).value
+        )
+        measured = find(evaluation, evaluator, "balanced_accuracy@val_threshold").estimate
+        assert measured.value == pytest.approx(balanced_accuracy_score(test["label"], test["score_1"] > chosen))
+    by_f1 = evaluate([space(rare)], rare, SPLIT, CONFIG.model_copy(update={"threshold": "f1"}))
+    assert by_f1.fits["projected"]["val_thresholds"] != evaluation.fits["projected"]["val_thresholds"]
+
+
+def test_one_class_on_val_gives_no_threshold_and_says_so():
+    """The record has the reason in place of a number, and the figures are undefined with the same reason."""
+    data = dataset()
+    labels = data.labels.copy()
+    labels[SPLIT.val] = 0
+    evaluation = evaluate([space(data)], replace(data, labels=labels), SPLIT, CONFIG)
+    reason = "no validation sample is positive"
+    assert evaluation.fits["projected"]["val_thresholds"]["probe_standard"] == {"b": reason}
+    estimate = find(evaluation, "probe_standard", "accuracy@val_threshold").estimate
+    assert np.isnan(estimate.value)
+    assert estimate.why_undefined == f"no threshold for 'b': {reason}"
+    assert not np.isnan(find(evaluation, "probe_standard", "accuracy").estimate.value)
+
+
+def test_several_exclusive_classes_have_no_thresholds():
+    """The largest score decides between them; nothing is measured at a threshold."""
+    data = dataset("multiclass", 3)
+    evaluation = evaluate([space(data)], data, SPLIT, CONFIG)
+    assert "val_thresholds" not in evaluation.fits["projected"]
+    assert not [m for m in evaluation.measurements if m.metric.endswith("@val_threshold")]
+
+
+def test_imbalance_settings_reach_their_probes():
+    """Class weights change the standard probe alone; loss and upsampling the paper's probe alone."""
+    data = dataset()
+
+    def scores(**settings):
+        config = CONFIG.model_copy(update=settings)
+        table = evaluate([space(data)], data, SPLIT, config, evaluators=("probe_standard", "probe_paper")).predictions
+        return {str(name): rows["score_1"].to_numpy() for name, rows in table.groupby("evaluator", observed=True)}
+
+    plain = scores()
+    for settings, changed in (
+        ({"class_weight": "balanced"}, "probe_standard"),
+        ({"paper_loss": "focal"}, "probe_paper"),
+        ({"paper_upsample": True}, "probe_paper"),
+    ):
+        found = scores(**settings)
+        assert {name for name in plain if not np.array_equal(plain[name], found[name])} == {changed}
+
+
 def test_selection_is_the_primary_metric_on_val():
     """Variants can be chosen by it without a look at the test split."""
     data = dataset()
@@ -227,7 +315,15 @@ def test_predictions_of_other_samples_are_refused():
     data = dataset()
     table = evaluate([space(data)], data, SPLIT, CONFIG, evaluators=("probe_standard", "knn")).predictions
     with pytest.raises(BadInput, match="knn_k5 are not of the same test samples"):
-        recompute(table.iloc[:-1], task="binary", classes=data.classes, fingerprint="x", replicates=10, recall_at=(1,))
+        recompute(
+            table.iloc[:-1],
+            task="binary",
+            classes=data.classes,
+            fingerprint="x",
+            replicates=10,
+            recall_at=(1,),
+            threshold="youden",
+        )
 
 
 def test_configuration_defaults_and_refusals():
@@ -243,6 +339,8 @@ def test_configuration_defaults_and_refusals():
         {"replicates": 0},
         {"evaluators": ("probe",)},
         {"other": 1},
+        {"paper_loss": "balanced_softmax", "paper_upsample": True},
+        {"class_weight": "inverse"},
     ):
         with pytest.raises(ValueError, match="validation error"):
             EvaluationConfig.model_validate(wrong)

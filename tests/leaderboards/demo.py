@@ -153,6 +153,8 @@ def _probe(auc: float, space: str) -> list[Measurement]:
         "balanced_accuracy": (0.5 + 0.8 * shift, 0.5),
         "f1_macro": (0.48 + 0.85 * shift, math.nan),
         "mcc": (1.6 * shift, 0.0),
+        "balanced_accuracy@val_threshold": (0.5 + 0.9 * shift, 0.5),
+        "specificity@val_threshold": (0.4 + 0.9 * shift, math.nan),
         "brier": (0.24 - 0.3 * shift, math.nan),
         "ece": (0.04 + 0.05 * shift, math.nan),
     }

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.result import CellResult, RunRecord, SplitRecord
+from leaderboards import columns
 from leaderboards.build import build
 from leaderboards.columns import compact, find
 from leaderboards.view import Row, make_page
@@ -266,6 +267,20 @@ def test_rows_show_their_primary_space(demo):
     }
     assert values["pooled"] != values["projected"]
     assert row.value == values["projected"]
+
+
+def test_figures_at_the_validation_threshold_stand_in_a_group_of_their_own(demo, html):
+    """Beside the 0.5 figures, hidden at first, and saying what decides; no column where no row has such figures."""
+    run, results = demo
+    page = make_page(run, results)
+    keys = [column.key for column in page.columns if column.group == "threshold"]
+    assert keys == ["probe_standard-balanced_accuracy@val_threshold", "probe_standard-specificity@val_threshold"]
+    for key in keys:
+        (head,) = {re.search(r'title="([^"]*)"', found)[1] for found in re.findall(f'data-key="{key}".*?</th>', html)}
+        assert "above a threshold chosen on validation samples" in head
+    style = Path(columns.__file__).with_name("static").joinpath("style.css").read_text(encoding="utf-8")
+    for group in columns.GROUPS:
+        assert f'.board:not(.show-{group}) [data-g="{group}"]' in style
 
 
 def test_failed_cells_are_listed_with_their_message_alone(html, site):
