@@ -186,8 +186,10 @@ def overlaid(*layers: Mapping[str, Any]) -> dict[str, Any]:
     for layer in layers:
         for name, value in layer.items():
             below = merged.get(name)
-            both = isinstance(value, Mapping) and isinstance(below, Mapping)
-            merged[name] = overlaid(below, value) if both else value
+            if isinstance(value, Mapping) and isinstance(below, Mapping):
+                merged[name] = overlaid(below, value)
+            else:
+                merged[name] = value
     return merged
 
 
