@@ -16,6 +16,9 @@ from benchmark.result import REGIMES, Regime
 
 Precision = Literal["auto", "fp32", "bf16"]
 
+EMBEDDED: Literal["embedded"] = "embedded"
+"""The word that stands for the phantom where a path of another dataset could."""
+
 
 class TrainingConfig(BaseModel):
     """Settings of one training: the same sampler and the same number of samples seen for every model."""
@@ -44,8 +47,13 @@ class RunConfig(BaseModel):
     """Registered names, or ``all``."""
     data: Path | None = None
     """Card, manifest or folder; the embedded lumbar phantom where absent."""
+    external: Literal["embedded"] | Path | None = None
+    """Another dataset to test on, all of it: training and validation stay as they are without it. ``embedded`` is the
+    phantom of other patients on another scanner."""
     phantom_patients: int = Field(300, ge=20)
     """Patients of the embedded phantom, six pictures each."""
+    phantom_task: Literal["pain", "stenosis"] = "pain"
+    """What is asked about the embedded phantom: the patient's label, or the grade of each level."""
     preset: str = "quick"
     regimes: tuple[Regime, ...] = REGIMES
     augmentations: tuple[str, ...] = ("none",)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--models", callback=listed, help="Names, comma-separated, or 'all' (the default).")
 @click.option("--data", type=PATH, help="Card, manifest or folder. Default: the embedded lumbar phantom.")
+@click.option("--external", help="Card to test on, all of it; or 'embedded', the phantom from another scanner.")
 @click.option("--preset", default=None, help="quick (default: tiny random towers), standard, paper.")
 @click.option("--config", "config_file", type=PATH, help="YAML with any setting; options on this line win.")
 @click.option("--regime", "regimes", callback=listed, help="frozen, heads, full.")
