@@ -137,16 +137,25 @@ def make_config(preset: str, file: Path | None, options: dict[str, Any]) -> RunC
     if file is not None:
         values = _read_yaml(file)
         preset = str(values.get("preset", preset)) if "preset" not in options else str(options["preset"])
+    return layered(preset, values, options, place=str(file or ""))
+
+
+def layered(preset: str, values: dict[str, Any], options: dict[str, Any], *, place: str) -> RunConfig:
+    """Lay options over the values of a file, which ``place`` names in errors, over a preset.
+
+    Raises:
+        BadInput: naming the preset, or the field and what it should be.
+    """
     if preset not in PRESETS:
         raise BadInput(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
     merged = {**PRESETS[preset], **values, **options, "preset": preset}
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
-        raise BadInput(_in_words(error, {} if file is None else values, options, file)) from error
+        raise BadInput(_in_words(error, values, options, place)) from error
 
 
-def _in_words(error: ValidationError, in_file: dict[str, Any], options: dict[str, Any], file: Path | None) -> str:
+def _in_words(error: ValidationError, in_file: dict[str, Any], options: dict[str, Any], file: str) -> str:
     """What is wrong with the first wrong setting: where it was given, its value, and what it should be."""
     first = error.errors()[0]
     top = str(first["loc"][0])
