@@ -305,7 +305,8 @@ def parse(text: str, place: str) -> Experiment:
 
 def _in_words(error: ValidationError) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if str(part) not in ("float", "tuple"))
+    # The branch of a union says no more than the value does.
+    where = ".".join(str(part) for part in first["loc"] if "float" not in str(part))
     if first["type"] == "extra_forbidden":
         return f"{where}: there is no such field{did_you_mean(str(first['loc'][-1]), _fields())}"
     if first["type"] == "missing":
