@@ -10,7 +10,7 @@ import csv
 import hashlib
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -156,11 +156,12 @@ def make_experiment_page(record: ExperimentRecord) -> ExperimentPage:
     rows = {run.name: _rows(run) for run in record.runs}
     columns = _present(record)
     chart, lines = _chart(record, rows)
+    yardsticks = {cell.spec.model for run in record.runs for cell in run.cells if cell.spec.start == "none"}
     return ExperimentPage(
         record=record,
         columns=columns,
-        groups=_groups(record, rows, columns),
-        differences=tuple(_difference_lines(record.differences)),
+        groups=_groups(record, rows, columns, yardsticks),
+        differences=tuple(_difference_lines(sorted(record.differences, key=lambda one: one.model in yardsticks))),
         difference_columns=tuple(dict.fromkeys(difference.column for difference in record.differences)),
         by_class=tuple(_class_lines(record, rows)),
         notices=tuple(_notices(record)),
@@ -214,21 +215,20 @@ def _spans(columns: Sequence[Column]) -> list[tuple[str, int]]:
     return spans
 
 
-def _groups(record: ExperimentRecord, rows: dict[str, dict[str, Row]], columns: Sequence[Column]) -> tuple[Group, ...]:
+def _groups(
+    record: ExperimentRecord, rows: dict[str, dict[str, Row]], columns: Sequence[Column], yardsticks: Collection[str]
+) -> tuple[Group, ...]:
     """Models as the paper lists them, then other encoders, then yardsticks; what is measured comes first in each."""
     several = len(record.runs) > 1
     lines: dict[str, list[Line]] = {}
     titles: dict[str, str] = {}
-    yardsticks: set[str] = set()
     for run in record.runs:
         for cell in run.cells:
             row = rows[run.name].get(cell.id)
             if row is None:
                 continue
             titles.setdefault(cell.spec.model, cell.title)
-            if cell.spec.start == "none":
-                yardsticks.add(cell.spec.model)
-            lines.setdefault(cell.spec.model, []).append(_measured(row, run.title if several else "", columns))
+            lines.setdefault(cell.spec.model, []).append(_measured(row, run.name if several else "", columns))
     reported = record.experiment.paper.figures if record.experiment.paper else ()
     for one in reported:
         titles.setdefault(one.model, one.title)
@@ -399,16 +399,11 @@ def _notices(record: ExperimentRecord) -> Iterator[Notice]:
             " published model can do, or whether the paper is right; this page shows what the experiment looks like."
         )
         yield Notice("warning", "Small models", text)
-    seen: set[tuple[str, str, tuple[str, ...]]] = set()
-    for run in record.runs:
-        for notice in make_page(run.record, run.cells).notices:
-            if notice.title == "No naive rows" and any(cell.spec.start == "none" for cell in run.cells):
-                continue
-            key = (notice.title, notice.text, tuple(finding.message for finding in notice.findings))
-            if key not in seen:
-                seen.add(key)
-                title = notice.title if len(record.runs) == 1 else f"{run.title}: {notice.title}"
-                yield replace(notice, title=title, link="")
+    of_runs = {run.name: [replace(n, link="") for n in make_page(run.record, run.cells).notices] for run in record.runs}
+    for notice in dict.fromkeys(notice for notices in of_runs.values() for notice in notices):
+        names = [name for name, notices in of_runs.items() if notice in notices]
+        title = notice.title if len(names) == len(of_runs) else f"{', '.join(names)}: {notice.title}"
+        yield replace(notice, title=title)
 
 
 # --------------------------------------------------------------------------------------------- CSV

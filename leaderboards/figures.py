@@ -56,6 +56,8 @@ SPREAD = 0.24
 WIDTH_IN = 8.6
 AXES_HEIGHT_PT = 260.0
 """Of the second chart, near enough to push names apart by."""
+PANELS_ACROSS = 3
+"""Panels side by side, so that a model's name fits above each."""
 LONGEST_NAME = 36
 """Characters of a model's name that fit beside a chart."""
 
@@ -197,9 +199,13 @@ def panels(marks: Sequence[Mark], *, metric: str, lines: Mapping[str, float]) ->
     groups = [group for group in (*PALETTE, REPORTED) if any(mark.group == group for mark in marks)]
     shift = {group: SPREAD * (i - (len(groups) - 1) / 2) for i, group in enumerate(groups)}
     with _style():
-        figure = Figure(figsize=(WIDTH_IN, 1.5 + 0.42 * len(rows)), layout="constrained")
-        axes = figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0]
-        for name, panel in zip(names, axes, strict=True):
+        across = min(len(names), PANELS_ACROSS)
+        down = math.ceil(len(names) / across)
+        figure = Figure(figsize=(WIDTH_IN, 1.1 + (0.4 + 0.42 * len(rows)) * down), layout="constrained")
+        grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
+        for panel in grid[len(names) :]:
+            panel.set_visible(False)
+        for name, panel in zip(names, grid[: len(names)], strict=True):
             for value in lines.values():
                 panel.axvline(value, color=MUTED, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
             for mark in (mark for mark in marks if mark.panel == name):
@@ -207,7 +213,7 @@ def panels(marks: Sequence[Mark], *, metric: str, lines: Mapping[str, float]) ->
             panel.set_title(_short(name), fontsize=10.5, loc="left")
             panel.set(ylim=(len(rows) - 0.4, -0.6))
             panel.grid(visible=False, axis="y")
-        axes[0].set_yticks(range(len(rows)), [_short(row) for row in rows])
+        grid[0].set_yticks(range(len(rows)), [_short(row) for row in rows])
         figure.supxlabel(f"{metric} on test", color=MUTED, fontsize=10.5)
         handles = [Line2D([], [], label=group, **_look(group)) for group in groups]
         figure.legend(handles=handles, loc="outside upper left", ncols=len(groups), handletextpad=0.1)

@@ -3,6 +3,9 @@
 import csv
 import json
 import re
+import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -179,14 +182,26 @@ def test_a_dry_run_shows_the_cells_of_each_run_and_writes_nothing(command, tmp_p
 
 
 def test_the_wheel_brings_the_files(tmp_path):
-    """Built as a user's pip would: the files and their entry points are in it."""
-    from setuptools import build_meta
-
+    """Built as a user's pip would, from a copy of the tree, as building leaves files behind."""
     root = Path(__file__).parents[2]
     wanted = {f"lumbarclip/experiments/{file.name}" for file in (root / "lumbarclip" / "experiments").glob("*.yaml")}
     assert len(wanted) == 6
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        name = build_meta.build_wheel(str(tmp_path), config_settings={"--build-option": ["--quiet"]})
-    with zipfile.ZipFile(tmp_path / name) as wheel:
+    unwanted = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for package in ("benchmark", "baselines", "lumbarclip", "leaderboards"):
+        shutil.copytree(root / package, tmp_path / package, ignore=unwanted)
+    for file in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / file, tmp_path)
+    build = "import setuptools.build_meta as backend; print(backend.build_wheel('dist'))"
+    done = subprocess.run([sys.executable, "-c", build], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(tmp_path / "dist" / done.stdout.splitlines()[-1]) as wheel:
         assert wanted <= set(wheel.namelist())
+
+
+def test_the_documented_file_is_one_that_plans(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text()
+    (tmp_path / "narrow-heads.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    words = ["experiment", str(tmp_path / "narrow-heads.yaml"), "--models", "majority", "--dry-run"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    assert "1 cells, 1 to run" in result.stdout
