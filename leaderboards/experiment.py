@@ -374,7 +374,7 @@ def _signed(value: float) -> str:
 
 def _class_lines(record: ExperimentRecord, rows: dict[str, dict[str, Row]]) -> Iterator[ClassLine]:
     for run in record.runs:
-        for cell in run.cells:
+        for cell in sorted(run.cells, key=lambda cell: cell.spec.start == "none"):  # yardsticks last
             row, found = rows[run.name].get(cell.id), record.by_class.get(cell.id)
             if row is None or found is None:
                 continue
