@@ -18,6 +18,9 @@ from benchmark.sampler import Sampling
 
 Precision = Literal["auto", "fp32", "bf16"]
 
+EMBEDDED: Literal["embedded"] = "embedded"
+"""The word that stands for the phantom where a path of another dataset could."""
+
 
 class TrainingConfig(BaseModel):
     """Settings of one training: the same sampler and the same number of samples seen for every model."""
@@ -80,8 +83,13 @@ class RunConfig(BaseModel):
     """Registered names, or ``all``."""
     data: Path | None = None
     """Card, manifest or folder; the embedded lumbar phantom where absent."""
+    external: Literal["embedded"] | Path | None = None
+    """Another dataset to test on, all of it: training and validation stay as they are without it. ``embedded`` is the
+    phantom of other patients on another scanner."""
     phantom_patients: int = Field(300, ge=20)
     """Patients of the embedded phantom, six pictures each."""
+    phantom_task: Literal["pain", "stenosis"] = "pain"
+    """What is asked about the embedded phantom: the patient's label, or the grade of each level."""
     preset: str = "quick"
     regimes: tuple[Regime, ...] = REGIMES
     augmentations: tuple[str, ...] = ("none",)
@@ -171,13 +179,22 @@ def make_config(preset: str, file: Path | None, options: dict[str, Any]) -> RunC
     if file is not None:
         values = _read_yaml(file)
         preset = str(values.get("preset", preset)) if "preset" not in options else str(options["preset"])
+    return layered(preset, values, options, place=str(file or ""))
+
+
+def layered(preset: str, values: dict[str, Any], options: dict[str, Any], *, place: str) -> RunConfig:
+    """Lay options over the values of a file, which ``place`` names in errors, over a preset.
+
+    Raises:
+        BadInput: naming the preset, or the field and what it should be.
+    """
     if preset not in PRESETS:
         raise BadInput(f"unknown preset {preset!r}; choose one of {', '.join(PRESETS)}")
     merged = overlaid(PRESETS[preset], values, options, {"preset": preset})
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
-        raise BadInput(_in_words(error, {} if file is None else values, options, file)) from error
+        raise BadInput(_in_words(error, values, options, place)) from error
 
 
 def overlaid(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -215,7 +232,7 @@ def from_words(words: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def _in_words(error: ValidationError, in_file: dict[str, Any], options: dict[str, Any], file: Path | None) -> str:
+def _in_words(error: ValidationError, in_file: dict[str, Any], options: dict[str, Any], file: str) -> str:
     """What is wrong with the first wrong setting: where it was given, its value, and what it should be."""
     first = error.errors()[0]
     top = str(first["loc"][0])

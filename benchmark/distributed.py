@@ -7,6 +7,7 @@ takes the same step.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -51,6 +52,7 @@ class Ranks:
             torch.cuda.set_device(local)
         if not dist.is_initialized():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+            atexit.register(dist.destroy_process_group)
         return cls(dist.get_rank(), size)
 
     @property
@@ -111,13 +113,10 @@ class Ranks:
         dist.broadcast_object_list(words, src=0)
         return words[0]
 
-    def leave(self) -> None:
-        """End the group; the leader's last word is that nothing comes any more."""
-        if self.size > 1:
-            with suppress(RuntimeError):  # the others are gone already, as after a failure of theirs
-                if self.leads:
-                    self.say(None)
-                dist.destroy_process_group()
+    def dismiss(self) -> None:
+        """Tell the others that this run trains nothing more."""
+        with suppress(RuntimeError):  # they are gone already, as after a failure of theirs
+            self.say(None)
 
     def _bounds(self, n: int) -> list[slice]:
         small, larger = divmod(n, self.size)

@@ -188,7 +188,7 @@ class SplitRecord(_Record):
     """How the samples were divided."""
 
     fingerprint: str
-    origin: Literal["seeded", "given"]
+    origin: Literal["seeded", "given", "external"]
     grouped_by: Literal["patient", "identical picture"]
     seed: int
     n: dict[str, int]
@@ -214,6 +214,9 @@ class DatasetRecord(_Record):
     """Reason -> rows left out."""
     synthetic: bool = False
     """Whether the pictures were drawn by a program."""
+    trained_on: str = ""
+    tested_on: str = ""
+    """Names of the two datasets, where training and test pictures come from different ones."""
 
 
 class RunRecord(_Record):

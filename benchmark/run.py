@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmark.config import RunConfig
+from benchmark.config import EMBEDDED, RunConfig
 from benchmark.data.audit import audit
+from benchmark.data.external import join
 from benchmark.data.manifest import Dataset, load
 from benchmark.data.split import Split, make_split, training_pairs
 from benchmark.data.table import did_you_mean
@@ -48,6 +49,9 @@ TINY_THREADS = 1
 """Threads of a process at ``tiny`` scale. Its layers are too small to share out: four threads train hardly faster than
 one, and far slower where anything else runs. Units run side by side instead, with the same bits on any number of cores.
 """
+
+PLACES = ("out", "cache", "weights_dir", "data", "external", "plugins")
+"""Settings that name files of this machine: they are in no record."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,14 +152,27 @@ def _modalities(dataset: Dataset, split: Split) -> list[Modality]:
 
 
 def _dataset(config: RunConfig, cache: Path, reporter: Reporter) -> Dataset:
-    if config.data is None:
-        from benchmark.data.phantom import draw
+    """The dataset to run on: one, or, with an external one, both of them joined."""
+    from benchmark.data.phantom import draw, draw_elsewhere
 
-        reporter.say(f"drawing the lumbar phantom: {config.phantom_patients} patients")
-        return draw(config.phantom_patients)
-    reporter.say(f"reading {config.data}")
+    patients, task = config.phantom_patients, config.phantom_task
+    if config.data is None:
+        reporter.say(f"drawing the lumbar phantom: {patients} patients")
+        dataset = draw(patients, task=task)
+    else:
+        dataset = _load(config.data, config, cache, reporter)
+    if config.external is None:
+        return dataset
+    if config.external == EMBEDDED:
+        reporter.say(f"drawing {patients} other patients on another scanner")
+        return join(dataset, draw_elsewhere(patients, task=task), seed=config.split_seed)
+    return join(dataset, _load(config.external, config, cache, reporter), seed=config.split_seed)
+
+
+def _load(path: Path, config: RunConfig, cache: Path, reporter: Reporter) -> Dataset:
+    reporter.say(f"reading {path}")
     return load(
-        config.data,
+        path,
         cache=cache,
         allow_exclusions=config.allow_exclusions,
         progress=reporter.lane().stage("decoding pictures"),
@@ -208,7 +225,7 @@ def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outco
         folder.write_record(record.model_copy(update={"status": "interrupted"}))
         raise
     finally:
-        ranks.leave()
+        ranks.dismiss()
     for unit in prepared.plan.units:
         for _, spec in unit.cells:
             if folder.read(spec.id) is None:  # every worker is gone, and none of them lived to say why
@@ -346,7 +363,9 @@ def _record(prepared: Prepared, provenance: dict[str, object]) -> RunRecord:
     return RunRecord(
         name=prepared.out.name,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
-        config=prepared.config.model_dump(mode="json", exclude={"out", "cache", "weights_dir", "data", "plugins"})
+        config=prepared.config.model_dump(
+            mode="json", exclude={"out", "cache", "weights_dir", "data", "external", "plugins"}
+        )
         | {"weights": _weights_word(prepared.config.weights)},
         dataset=DatasetRecord(
             name=card.name,
@@ -360,6 +379,8 @@ def _record(prepared: Prepared, provenance: dict[str, object]) -> RunRecord:
             citation=card.citation,
             exclusions={str(reason): int(count) for reason, count in reasons.items()},
             synthetic=card.synthetic,
+            trained_on=dataset.sources.train if dataset.sources else "",
+            tested_on=dataset.sources.test if dataset.sources else "",
         ),
         split=split_record(dataset, prepared.split),
         audit=prepared.findings,

@@ -82,6 +82,10 @@ class RunFolder:
             return None
         return _parse(CellResult, file)
 
+    def predictions(self, cell: str) -> pd.DataFrame:
+        """The predictions behind a finished cell."""
+        return pd.read_parquet(self.path / "predictions" / f"{cell}.parquet")
+
     def has(self, cell: str) -> bool:
         """Whether a cell is done; a failed or damaged one is not, and is run again."""
         try:

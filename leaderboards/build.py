@@ -43,7 +43,7 @@ def build(run: RunRecord, results: Sequence[CellResult], out: Path) -> Path:
         The path of ``index.html``.
     """
     place = {cell: i for i, cell in enumerate(run.cells)}
-    ordered = [_public(r) for r in sorted(results, key=lambda result: (place.get(result.id, len(place)), result.id))]
+    ordered = [public(r) for r in sorted(results, key=lambda result: (place.get(result.id, len(place)), result.id))]
     write_atomically(out / "leaderboard.csv", _csv(run, ordered).encode())
     write_atomically(out / "leaderboard.json", _json(run, ordered).encode())
     index = out / "index.html"
@@ -63,7 +63,7 @@ def _csv(run: RunRecord, results: list[CellResult]) -> str:
     return frame.to_csv(index=False, lineterminator="\n")
 
 
-def _public(result: CellResult) -> CellResult:
+def public(result: CellResult) -> CellResult:
     """The result with nothing of this machine in its failure: no traceback, and of paths only the last part."""
     if result.failure is None:
         return result
@@ -72,27 +72,35 @@ def _public(result: CellResult) -> CellResult:
     return result.model_copy(update={"failure": failure})
 
 
-def render(page: Page) -> str:
-    """The page as HTML."""
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """The templates, under settings that escape everything and refuse what is not there."""
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("leaderboards"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
     script = (STATIC / "table.js").read_text(encoding="utf-8")
     points = [_point(row) for row in page.rows if row.value == row.value]
-    return environment.get_template("index.html.j2").render(
-        page=page,
-        run=page.run,
-        groups={key: label for key, label in columns.GROUPS.items() if any(c.group == key for c in page.columns)},
-        shown_at_first=columns.SHOWN_AT_FIRST,
-        style=Markup((STATIC / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
-        script=Markup(script),  # noqa: S704 - our own file
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        quality_chart=figures.quality(points, metric=page.metric, chance=page.chance),
-        speed_chart=figures.speed(points, metric=page.metric),
+    return (
+        environment()
+        .get_template("index.html.j2")
+        .render(
+            page=page,
+            run=page.run,
+            groups={key: label for key, label in columns.GROUPS.items() if any(c.group == key for c in page.columns)},
+            shown_at_first=columns.SHOWN_AT_FIRST,
+            style=Markup((STATIC / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+            script=Markup(script),  # noqa: S704 - our own file
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            quality_chart=figures.quality(points, metric=page.metric, chance=page.chance),
+            speed_chart=figures.speed(points, metric=page.metric),
+        )
     )
 
 

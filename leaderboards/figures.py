@@ -22,6 +22,7 @@ import seaborn as sns
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmark.result import REGIMES, Regime
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
 INK, MUTED, LINE, PAPER = "#010101", "#020202", "#030303", "#fdfdfd"
-REFERENCE = "reference"
+REFERENCE, REPORTED = "reference", "reported"
 PALETTE: dict[str, str] = dict(zip(REGIMES, sns.color_palette("colorblind").as_hex()[:3], strict=True)) | {
     REFERENCE: MUTED
 }
@@ -55,6 +56,8 @@ SPREAD = 0.24
 WIDTH_IN = 8.6
 AXES_HEIGHT_PT = 260.0
 """Of the second chart, near enough to push names apart by."""
+PANELS_ACROSS = 3
+"""Panels side by side, so that a model's name fits above each."""
 LONGEST_NAME = 36
 """Characters of a model's name that fit beside a chart."""
 
@@ -163,6 +166,88 @@ def speed(points: Sequence[Point], *, metric: str) -> Markup | None:
         axes.margins(y=0.12)
         _name_points(axes, [point for point in timed if point.chosen])
         return _inline(figure, "speed", f"{metric} on test against images per second", _in_words(timed))
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One figure as the chart of an experiment sees it; ``value`` is defined."""
+
+    panel: str
+    row: str
+    value: float
+    low: float
+    high: float
+    """Interval ends, NaN where there is no interval."""
+    group: str
+    """A regime, ``REFERENCE`` or ``REPORTED``: colour and marker."""
+
+
+def panels(marks: Sequence[Mark], *, metric: str, lines: Mapping[str, float]) -> Markup | None:
+    """One metric in one panel a model, a line for each value of an axis; what is reported is hollow.
+
+    Args:
+        marks: panels and rows stand in the order in which they first occur.
+        metric: in words, for the axis.
+        lines: name -> value, drawn across every panel as dotted lines.
+
+    Returns:
+        An inline SVG; None where nothing is measured.
+    """
+    if all(mark.group == REPORTED for mark in marks):
+        return None
+    names, rows = (list(dict.fromkeys(getattr(mark, axis) for mark in marks)) for axis in ("panel", "row"))
+    groups = [group for group in (*PALETTE, REPORTED) if any(mark.group == group for mark in marks)]
+    shift = {group: SPREAD * (i - (len(groups) - 1) / 2) for i, group in enumerate(groups)}
+    with _style():
+        across = min(len(names), PANELS_ACROSS)
+        down = math.ceil(len(names) / across)
+        figure = Figure(figsize=(WIDTH_IN, 1.1 + (0.4 + 0.42 * len(rows)) * down), layout="constrained")
+        grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
+        for panel in grid[len(names) :]:
+            panel.set_visible(False)
+        for name, panel in zip(names, grid[: len(names)], strict=True):
+            for value in lines.values():
+                panel.axvline(value, color=MUTED, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
+            for mark in (mark for mark in marks if mark.panel == name):
+                _mark(panel, mark, rows.index(mark.row) + shift[mark.group])
+            panel.set_title(_short(name), fontsize=10.5, loc="left")
+            panel.set(ylim=(len(rows) - 0.4, -0.6))
+            panel.grid(visible=False, axis="y")
+        grid[0].set_yticks(range(len(rows)), [_short(row) for row in rows])
+        figure.supxlabel(f"{metric} on test", color=MUTED, fontsize=10.5)
+        handles = [Line2D([], [], label=group, **_look(group)) for group in groups]
+        figure.legend(handles=handles, loc="outside upper left", ncols=len(groups), handletextpad=0.1)
+        return _inline(figure, "panels", f"{metric} on test, by model and row", _marks_in_words(marks))
+
+
+def _mark(axes: Axes, mark: Mark, at: float) -> None:
+    look = _look(mark.group)
+    if not math.isnan(mark.low):
+        axes.hlines(at, mark.low, mark.high, color=look["markeredgecolor"], linewidth=2.2, zorder=3)
+    axes.plot([mark.value], [at], zorder=4, **look)
+
+
+def _look(group: str) -> dict[str, Any]:
+    """A filled marker in the group's colour; a hollow one where the figure is only reported."""
+    if group == REPORTED:
+        return {"marker": "d", "linestyle": "", "markersize": 8, "markerfacecolor": PAPER, "markeredgecolor": INK}
+    colour = PALETTE[group]
+    return {
+        "marker": MARKERS[group],
+        "linestyle": "",
+        "markersize": 8,
+        "markerfacecolor": colour,
+        "markeredgecolor": colour,
+    }
+
+
+def _marks_in_words(marks: Sequence[Mark]) -> str:
+    said = []
+    for mark in marks:
+        interval = "" if math.isnan(mark.low) else f" (95% interval {mark.low:.3f} to {mark.high:.3f})"
+        where = ", ".join(part for part in (mark.panel, mark.row, mark.group) if part)
+        said.append(f"{where}: {mark.value:.3f}{interval}")
+    return "; ".join(said) + "."
 
 
 def _style() -> AbstractContextManager[None]:

@@ -76,7 +76,8 @@ def allowed(file: str, what: Import) -> bool:
             *("benchmark", "lumbarclip"),
             *(f"baselines.{shared}" for shared in ("cards", "towers", "checkpoint", "wordpiece")),
         )
-    return within(what.name, "leaderboards", "benchmark.result", "benchmark.errors", "benchmark.evaluate")
+    records = ("benchmark.result", "benchmark.experiment", "benchmark.errors", "benchmark.evaluate")
+    return within(what.name, "leaderboards", *records)
 
 
 # --------------------------------------------------------------------------------------------- arrows

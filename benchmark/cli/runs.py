@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--models", callback=listed, help="Names, comma-separated, or 'all' (the default).")
 @click.option("--data", type=PATH, help="Card, manifest or folder. Default: the embedded lumbar phantom.")
+@click.option("--external", help="Card to test on, all of it; or 'embedded', the phantom from another scanner.")
 @click.option("--preset", default=None, help="quick (default: tiny random towers), standard, paper.")
 @click.option("--config", "config_file", type=PATH, help="YAML with any setting; options on this line win.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any setting, as full_training.epochs=10.")
@@ -84,19 +85,24 @@ def run(
             if finding.severity != "note":
                 reporter.say(f"{finding.code} {finding.severity}: {finding.message}")
         if dry_run:
-            _show_plan(prepared, as_json=as_json)
+            document = plan_document(prepared)
+            if as_json:
+                click.echo(json.dumps(document, indent=1))
+            else:
+                show_plan(document)
             return
         if following:
             follow(prepared)
             return
         outcome = run_plan(prepared, reporter, fresh=fresh)
-        page = _build_leaderboard(outcome, outcome.out / "leaderboard")
+        page = build_leaderboard(outcome, outcome.out / "leaderboard")
     _show_outcome(outcome, page, as_json=as_json)
     if outcome.failed:
         raise SystemExit(1)
 
 
-def _show_plan(prepared: Prepared, *, as_json: bool) -> None:
+def plan_document(prepared: Prepared) -> dict[str, Any]:
+    """What a run would do, and what that would cost."""
     from benchmark.estimate import estimate
     from benchmark.run_folder import RunFolder
 
@@ -107,18 +113,20 @@ def _show_plan(prepared: Prepared, *, as_json: bool) -> None:
         for variant, spec in unit.cells
     ]
     expected = estimate(prepared, [unit for unit in prepared.plan.units if not folder.finished(unit)])
-    if as_json:
-        plan = prepared.plan
-        document = {"cells": cells, "collapsed": plan.collapsed, "impossible": plan.impossible, "estimate": expected}
-        click.echo(json.dumps(document, indent=1))
-        return
+    plan = prepared.plan
+    return {"cells": cells, "collapsed": plan.collapsed, "impossible": plan.impossible, "estimate": expected}
+
+
+def show_plan(document: dict[str, Any]) -> None:
+    """Print a plan in lines."""
+    cells, expected = document["cells"], document["estimate"]
     for cell in cells:
         state = "cached" if cell["cached"] else "to run"
         click.echo(f"{state:7} {cell['id']}  {cell['model']:22} {cell['variant']}, seed {cell['seed']}")
-    for what, why in prepared.plan.collapsed.items():
+    for what, why in document["collapsed"].items():
         click.echo(f"{'same':7} {what}: {why}")
     impossible: dict[str, list[str]] = {}
-    for what, why in prepared.plan.impossible.items():
+    for what, why in document["impossible"].items():
         impossible.setdefault(why, []).append(what)
     for why, whats in impossible.items():
         click.echo(f"{'cannot':7} be run, as {why}:\n{'':8}{(os.linesep + ' ' * 8).join(whats)}")
@@ -199,7 +207,8 @@ def _cell_line(result: CellResult, estimate: Estimate | None, *, chosen: bool) -
     }
 
 
-def _build_leaderboard(outcome: Outcome, out: Path) -> Path:
+def build_leaderboard(outcome: Outcome, out: Path) -> Path:
+    """Write the leaderboard of a run; the path of its page."""
     from leaderboards.build import build
 
     return build(outcome.record, outcome.results, out)
@@ -216,4 +225,4 @@ def report(folder: Path, out: Path | None) -> None:
     """
     from benchmark.run import read_run
 
-    click.echo(f"leaderboard: {_build_leaderboard(read_run(folder), out or folder / 'leaderboard')}")
+    click.echo(f"leaderboard: {build_leaderboard(read_run(folder), out or folder / 'leaderboard')}")

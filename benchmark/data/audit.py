@@ -265,6 +265,20 @@ def validation_from_training(case: Case) -> Found | None:
     )
 
 
+def two_sources(case: Case) -> Found | None:
+    """Find that training and test pictures are of two datasets, and what was left out in joining them."""
+    sources = case.dataset.sources
+    if sources is None:
+        return None
+    return Found(
+        "note",
+        f"trained on {sources.train!r}, tested on {sources.test!r}, whose rows are counted on after those of the "
+        f"first: {'; '.join(sources.notes)}",
+        "patient ids of the two are not compared: somebody in both is found only by identical pictures",
+        count=len(case.split.test),
+    )
+
+
 CHECKS: dict[str, Callable[[Case], Found | None]] = {
     "LB001": patient_overlap,
     "LB002": identical_pictures,
@@ -277,6 +291,7 @@ CHECKS: dict[str, Callable[[Case], Found | None]] = {
     "LB014": empty_columns,
     "LB015": validation_from_training,
     "LB016": telling_absence,
+    "LB017": two_sources,
 }
 """Code, which never changes its meaning, to check."""
 

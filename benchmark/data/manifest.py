@@ -34,6 +34,16 @@ class Exclusion:
     reason: str
 
 
+@dataclass(frozen=True)
+class Sources:
+    """The names of two datasets that were joined, to train on one and to test on the other."""
+
+    train: str
+    test: str
+    notes: tuple[str, ...]
+    """What was left out in joining them, one clause each."""
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Validated samples in manifest order; everything downstream sees only this."""
@@ -61,6 +71,8 @@ class Dataset:
     views: tuple[str, ...] | None = None
     masks: Sequence[NDArray[np.uint8] | None] | None = None
     exclusions: tuple[Exclusion, ...] = ()
+    sources: Sources | None = None
+    """Where the samples come from, if from two datasets."""
 
     def __len__(self) -> int:
         return len(self.sample_ids)

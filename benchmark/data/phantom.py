@@ -23,11 +23,12 @@ from scipy.special import expit
 from benchmark.data.image import pixel_hash
 from benchmark.data.manifest import Columns, Dataset, DatasetCard
 from benchmark.data.phantom_reports import Level, write_report
-from benchmark.data.phantom_slices import Anatomy, Slices, draw_slices
+from benchmark.data.phantom_slices import SCANNERS, Anatomy, Scanner, Slices, draw_slices
 from benchmark.result import write_atomically
 from benchmark.seeding import generator
 
 Floats = NDArray[np.float64]
+PhantomTask = Literal["pain", "stenosis"]
 
 LEVELS = ("L3/4", "L4/5", "L5/S1")
 CONTRASTS = ("T1", "T2")
@@ -45,6 +46,9 @@ SHARE_WITH_PAIN = 0.62
 AGE_EFFECT, BMI_EFFECT = 0.22, 0.12
 """Correlation of the severity with age and body-mass index: metadata say a little, and less than a picture."""
 
+ELSEWHERE = 1_000_000
+"""Added to the seed of patients on another scanner, so that nobody is in both."""
+
 PROMPTS = {
     "No Finding": (
         "normal disc height and signal, no disc herniation",
@@ -59,7 +63,7 @@ PROMPTS = {
 }
 
 
-def card(task: Literal["pain", "stenosis"] = "pain") -> DatasetCard:
+def card(task: PhantomTask = "pain") -> DatasetCard:
     """The card of the phantom's files: the patient's label, or the grade of each level."""
     pain = task == "pain"
     return DatasetCard(
@@ -80,18 +84,28 @@ def card(task: Literal["pain", "stenosis"] = "pain") -> DatasetCard:
     )
 
 
-def draw(n_patients: int = 300, *, seed: int = 0, size: int = 96) -> Dataset:
+def draw(n_patients: int = 300, *, seed: int = 0, size: int = 96, task: PhantomTask = "pain") -> Dataset:
     """Draw the phantom in memory: six pictures a patient, (size, size) uint8."""
-    table, slices = _phantom(n_patients, seed, size)
+    return _dataset(n_patients, seed, size, SCANNERS["A"], card(task))
+
+
+def draw_elsewhere(n_patients: int = 300, *, seed: int = 0, size: int = 96, task: PhantomTask = "pain") -> Dataset:
+    """Draw other patients on another scanner: what a model trained on the phantom can be tested on from outside."""
+    named = card(task).model_copy(update={"name": f"{card(task).name}-b"})
+    return _dataset(n_patients, ELSEWHERE + seed, size, SCANNERS["B"], named)
+
+
+def _dataset(n_patients: int, seed: int, size: int, scanner: Scanner, card: DatasetCard) -> Dataset:
+    table, slices = _phantom(n_patients, seed, size, scanner)
     pictures = [slices.pixels[level, c] for level in range(len(slices.canal)) for c in range(len(CONTRASTS))]
     structured = table[["age", "sex", "bmi"]].astype({"age": "float64", "bmi": "float64", "sex": "category"})
     masks = [np.where(slices.canal[level], 255, 0).astype(np.uint8) for level in range(len(slices.canal))]
     return Dataset(
-        card=card(),
-        classes=("No Finding", "LBP"),
+        card=card,
+        classes=tuple(card.classes.values()),
         sample_ids=tuple(table["sample_id"]),
         rows=np.arange(1, len(table) + 1, dtype=np.int64),
-        labels=table["lbp"].to_numpy(np.int64),
+        labels=np.array([list(card.classes).index(str(value)) for value in table[str(card.label)]], dtype=np.int64),
         groups=np.repeat(np.arange(n_patients, dtype=np.int64), len(LEVELS) * len(CONTRASTS)),
         grouped_by="patient",
         pixels=pictures,
@@ -109,7 +123,7 @@ def write(out: Path, n_patients: int = 300, *, seed: int = 0, size: int = 96) ->
     ``card.yaml`` asks for the patient's label, ``stenosis.yaml`` for the grade of each level. The cards are written
     last, so a folder with a card is complete.
     """
-    table, slices = _phantom(n_patients, seed, size)
+    table, slices = _phantom(n_patients, seed, size, SCANNERS["A"])
     for folder in ("images", "masks"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     for i, (image, mask) in enumerate(zip(table["image"], table["mask"], strict=True)):
@@ -137,7 +151,7 @@ class _Levels:
     """(n,) ``left``, ``right``, ``central`` or empty."""
 
 
-def _phantom(n_patients: int, seed: int, size: int) -> tuple[pd.DataFrame, Slices]:
+def _phantom(n_patients: int, seed: int, size: int, scanner: Scanner) -> tuple[pd.DataFrame, Slices]:
     """Draw everything; the table has one row per picture, the slices one entry per level."""
     rng = generator("lumbar phantom", seed)
     age = np.clip(np.rint(rng.normal(51, 14, n_patients)), 18, 88)
@@ -149,7 +163,7 @@ def _phantom(n_patients: int, seed: int, size: int) -> tuple[pd.DataFrame, Slice
     burden = levels.severity.reshape(n_patients, len(LEVELS)).mean(axis=1)
     threshold = np.quantile(burden, 1 - SHARE_WITH_PAIN)
     pain = rng.random(n_patients) < expit(STRENGTH * (burden - threshold))
-    slices = draw_slices(levels.anatomy, size, rng)
+    slices = draw_slices(levels.anatomy, size, rng, scanner)
     grade = np.searchsorted(-np.array(GRADE_AREAS_MM2), -slices.canal_area_mm2)
     rows = []
     for i in range(n_patients * len(LEVELS)):

@@ -40,6 +40,31 @@ SIGNAL: dict[str, tuple[float, float]] = {
 """Tissue -> mean signal in T1 and T2, 1 the brightest."""
 
 
+@dataclass(frozen=True)
+class Scanner:
+    """What pictures of one scanner have in common: ranges that each picture draws its own values from."""
+
+    blur: tuple[float, float] = (0.35, 0.9)
+    """Standard deviation of the point spread, in pixels of a 96-pixel picture."""
+    noise: tuple[float, float] = (0.015, 0.05)
+    """Standard deviation of the noise in either channel, 1 the brightest signal."""
+    coil_back: tuple[float, float] = (-0.1, 0.45)
+    """Slope of the bias field from front to back."""
+    coil_side: tuple[float, float] = (-0.25, 0.25)
+    """Slope of the bias field from right to left."""
+    gain: tuple[float, float] = (0.75, 1.15)
+    curve: tuple[float, float] = (-0.35, 0.35)
+    """Bend of the contrast curve: below 0 the middle greys are darker."""
+
+
+SCANNERS = {
+    "A": Scanner(),
+    "B": Scanner(blur=(0.6, 1.2), noise=(0.03, 0.07), coil_back=(0.2, 0.7), coil_side=(-0.35, 0.1), curve=(-0.6, 0.0)),
+}
+"""``A`` draws the phantom; ``B`` is blurrier, noisier, brighter at the back and darker in the middle greys. The shift
+is small: the ranges of the two overlap, so that some pictures of ``B`` could be of ``A``."""
+
+
 @dataclass(frozen=True, eq=False)
 class Anatomy:
     """Shape of n levels; every field is (n,) float32, lengths in mm unless it says otherwise."""
@@ -98,7 +123,7 @@ class Slices:
     """(n,) area of the thecal sac, body size divided out."""
 
 
-def draw_slices(anatomy: Anatomy, size: int, rng: np.random.Generator) -> Slices:
+def draw_slices(anatomy: Anatomy, size: int, rng: np.random.Generator, scanner: Scanner = SCANNERS["A"]) -> Slices:
     """Draw all levels in T1 and T2."""
     n = len(anatomy.scale)
     pixels = np.empty((n, 2, size, size), np.uint8)
@@ -108,7 +133,7 @@ def draw_slices(anatomy: Anatomy, size: int, rng: np.random.Generator) -> Slices
         rows = slice(start, min(start + CHUNK, n))
         part = anatomy.chunk(rows)
         canvas, sac = _Painter(part, size, rng).paint()
-        pixels[rows] = _acquire(canvas, rng)
+        pixels[rows] = _acquire(canvas, rng, scanner)
         canal[rows] = sac >= 0.5
         area[rows] = sac.sum(axis=(1, 2)) * (FIELD_OF_VIEW_MM / size / part.scale[:, 0, 0]) ** 2
     return Slices(pixels, canal, area)
@@ -253,7 +278,7 @@ class _Painter:
 # ------------------------------------------------------------------------------------------------ acquisition
 
 
-def _acquire(canvas: Floats, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _acquire(canvas: Floats, rng: np.random.Generator, scanner: Scanner) -> NDArray[np.uint8]:
     """Turn true signal (2, g, size, size) into what a scanner stores, (g, 2, size, size).
 
     Each picture has a resolution, a coil profile, a contrast curve, a gain and Rician noise of its own: the
@@ -261,7 +286,7 @@ def _acquire(canvas: Floats, rng: np.random.Generator) -> NDArray[np.uint8]:
     """
     _, g, size, _ = canvas.shape
     pictures = canvas.swapaxes(0, 1).reshape(2 * g, size, size)
-    for picture, sigma in zip(pictures, rng.uniform(0.35, 0.9, 2 * g) * size / 96, strict=True):
+    for picture, sigma in zip(pictures, rng.uniform(*scanner.blur, 2 * g) * size / 96, strict=True):
         gaussian_filter(picture, sigma, output=picture, truncate=3.0)
 
     def each(low: float, high: float) -> Floats:
@@ -269,11 +294,12 @@ def _acquire(canvas: Floats, rng: np.random.Generator) -> NDArray[np.uint8]:
 
     axis = np.linspace(-1, 1, size, dtype=np.float32)
     x, y = axis[None, None, :], axis[None, :, None]
-    coil = each(-0.25, 0.25) * x + each(-0.1, 0.45) * y + each(-0.25, 0.1) * x**2 + each(-0.2, 0.2) * x * y
-    signal = np.maximum(pictures, 0) * (1.0 + coil) * each(0.75, 1.15)
-    noise = each(0.015, 0.05) * rng.standard_normal((2, 2 * g, size, size), dtype=np.float32)
+    coil = each(*scanner.coil_side) * x + each(*scanner.coil_back) * y
+    coil = coil + each(-0.25, 0.1) * x**2 + each(-0.2, 0.2) * x * y
+    signal = np.maximum(pictures, 0) * (1.0 + coil) * each(*scanner.gain)
+    noise = each(*scanner.noise) * rng.standard_normal((2, 2 * g, size, size), dtype=np.float32)
     magnitude = np.sqrt((signal + noise[0]) ** 2 + noise[1] ** 2)
-    curve = each(-0.35, 0.35)
+    curve = each(*scanner.curve)
     magnitude = np.minimum(magnitude, 1.0)
     magnitude += curve * magnitude * (1.0 - magnitude)
     stored: NDArray[np.uint8] = np.rint(magnitude * 255.0).astype(np.uint8)

@@ -32,7 +32,8 @@ class Split:
     val: NDArray[np.int64]
     test: NDArray[np.int64]
     seed: int
-    origin: Literal["seeded", "given"]
+    origin: Literal["seeded", "given", "external"]
+    """``external``: the test part is another dataset."""
     fingerprint: str
     """Digest over (sample, patient, part, label, pixel hash) of all samples, whatever their order."""
     val_from_train: bool = False
@@ -76,7 +77,7 @@ def make_split(dataset: Dataset, *, seed: int = 0, fractions: tuple[float, float
         val=np.flatnonzero(parts == _VAL),
         test=np.flatnonzero(parts == _TEST),
         seed=seed,
-        origin="seeded" if dataset.given_split is None else "given",
+        origin="external" if dataset.sources else "seeded" if dataset.given_split is None else "given",
         fingerprint=digest(
             {
                 "classes": dataset.classes,

@@ -134,6 +134,35 @@ class Classification:
         return 0.0 if metric == "mcc" else np.nan
 
 
+class ByClass:
+    """Precision and recall of each class, named ``recall: CLASS``; of the positive side for multilabel."""
+
+    def __init__(self, task: Task, labels: NDArray[np.int64], scores: Floats, *, classes: Sequence[str]) -> None:
+        """Take labels and scores as ``Classification`` does."""
+        self.used = np.ones(len(labels), dtype=np.bool_)
+        self._classes = tuple(classes)
+        self._truth = labels.astype(np.float64) if task == "multilabel" else np.eye(len(classes))[labels]
+        self._guess = _decide(task, scores)
+
+    def __call__(self, weights: Floats) -> dict[str, Floats]:
+        """Metric name -> (b,) values under (n, b) weights."""
+        right = (self._truth * self._guess).T @ weights
+        found = {
+            "recall": _ratio(right, self._truth.T @ weights),
+            "precision": _ratio(right, self._guess.T @ weights),
+        }
+        return {f"{name}: {c}": rate[i] for name, rate in found.items() for i, c in enumerate(self._classes)}
+
+    def why_undefined(self, metric: str) -> str:
+        """Which of the two sides is empty."""
+        rate, _, name = metric.partition(": ")
+        return f"no test sample is {name!r}" if rate == "recall" else f"{name!r} is never predicted"
+
+    def chance(self, metric: str) -> float:  # noqa: ARG002 - it depends on how often a class is guessed
+        """Not known."""
+        return np.nan
+
+
 class MeanOver:
     """The mean of the same metrics over several tables, such as the draws of a few-shot subset."""
 

@@ -170,6 +170,17 @@ def _statistic(
         table = draws[0]
         ranks = {way: table[f"rank_{way}"].to_numpy(np.float64) for way in WAYS}
         return Recall(ranks, table["identical_texts"].to_numpy(np.float64), recall_at)
+    return classification(evaluator, draws, task, classes, thresholds)
+
+
+def classification(
+    evaluator: str,
+    draws: Sequence[pd.DataFrame],
+    task: Task,
+    classes: Sequence[str],
+    thresholds: Sequence[Threshold] = (),
+) -> Statistic:
+    """Classification metrics of one evaluator's rows, averaged over its draws."""
     scores = [f"score_{c}" for c in range(len(classes))]
     labels = [f"label_{c}" for c in range(len(classes))] if task == "multilabel" else "label"
     tables = [
