@@ -23,9 +23,10 @@ from benchmark.data.split import Split
 from benchmark.errors import BadInput
 from benchmark.evaluate import neighbours, probe, retrieval, zero_shot
 from benchmark.evaluate.metrics import Classification, primary_metric
+from benchmark.evaluate.pointing import Pointed
 from benchmark.evaluate.predictions import Scored, SpaceName, recompute, to_table
 from benchmark.evaluate.resample import plug_in
-from benchmark.result import Measurement, Task
+from benchmark.result import MAPS_EVALUATOR, Measurement, Task
 from benchmark.seeding import derive_seed
 
 Floats = NDArray[np.float64]
@@ -92,6 +93,8 @@ class Space:
     """Class name -> (k, d_t) encoded prompts."""
     aligned: bool
     """Whether pictures and texts live in one space, so that their cosines mean something."""
+    pointed: Pointed | None = None
+    """How the maps of this space did in the pointing game; None where it was not played."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +150,8 @@ def evaluate(
             why_not = _why_no_retrieval(space, dataset, split)
             reasons |= {"retrieval": why_not} if why_not else {}
             pieces += [] if why_not else [_ranked(space, dataset, split)]
+        if space.pointed is not None:
+            pieces.append(Scored(MAPS_EVALUATOR, space.name, "test", split.test, space.pointed.columns(split.test)))
     predictions = to_table(pieces, dataset)
     ran = {piece.evaluator for piece in pieces}
     return Evaluation(
