@@ -10,6 +10,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import jinja2
@@ -125,6 +126,22 @@ def render_model(page: ModelPage) -> str:
 
 
 def _fill(template: str, *, script: str = "", **values: object) -> str:
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            generator=Markup(OURS.decode()),  # noqa: S704 - our own line
+            style=Markup((STATIC / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+            script=Markup(script),  # noqa: S704 - our own file
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() if script else "",
+            **values,
+        )
+    )
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    """The templates, compiled once for all pages."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("leaderboards"),
         autoescape=True,
@@ -133,13 +150,7 @@ def _fill(template: str, *, script: str = "", **values: object) -> str:
         lstrip_blocks=True,
     )
     environment.filters["page_name"] = page_name
-    return environment.get_template(template).render(
-        generator=Markup(OURS.decode()),  # noqa: S704 - our own line
-        style=Markup((STATIC / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
-        script=Markup(script),  # noqa: S704 - our own file
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() if script else "",
-        **values,
-    )
+    return environment
 
 
 def _point(row: Row) -> figures.Point:

@@ -63,9 +63,21 @@ def maps(demo) -> dict[str, Maps]:
 
 
 @pytest.fixture(scope="module")
-def html(demo, maps, tmp_path_factory) -> str:
-    folder = build(*demo, tmp_path_factory.mktemp("site"), maps).parent
-    return (folder / "model-lumbarclip-vit.html").read_text(encoding="utf-8")
+def few(demo) -> tuple[RunRecord, list[CellResult]]:
+    """Two models with a row that has maps each: what is quick to draw."""
+    run, results = demo
+    kept = [r for r in results if r.spec.model in ("convirt", "lumbarclip-vit") and r.spec.head == "mlp-64"]
+    return run, [r for r in kept if r.spec.regime == "heads" and r.spec.augmentation == "none"]
+
+
+@pytest.fixture(scope="module")
+def site(demo, maps, tmp_path_factory) -> Path:
+    return build(*demo, tmp_path_factory.mktemp("site"), maps).parent
+
+
+@pytest.fixture(scope="module")
+def html(site) -> str:
+    return (site / "model-lumbarclip-vit.html").read_text(encoding="utf-8")
 
 
 def published(run: RunRecord, results: list[CellResult]) -> tuple[RunRecord, list[CellResult]]:
@@ -82,17 +94,16 @@ def published(run: RunRecord, results: list[CellResult]) -> tuple[RunRecord, lis
 # ------------------------------------------------------------------------------------------ what it says
 
 
-def test_every_model_has_a_page_that_is_linked_from_the_leaderboard_and_back(demo, maps, tmp_path):
-    folder = build(*demo, tmp_path, maps).parent
-    linked = {a.get("href") for t, a in Tags((folder / "index.html").read_text()).tags if t == "a"}
-    pages = {file.name for file in folder.glob("model-*.html")}
+def test_every_model_has_a_page_that_is_linked_from_the_leaderboard_and_back(demo, site):
+    linked = {a.get("href") for t, a in Tags((site / "index.html").read_text()).tags if t == "a"}
+    pages = {file.name for file in site.glob("model-*.html")}
     assert pages == {f"model-{r.spec.model}.html" for r in demo[1]}
     assert pages <= linked
     for page in pages:
-        assert "index.html" in {a.get("href") for t, a in Tags((folder / page).read_text()).tags if t == "a"}
+        assert "index.html" in {a.get("href") for t, a in Tags((site / page).read_text()).tags if t == "a"}
 
 
-def test_a_tiny_random_model_cannot_be_taken_for_the_published_one(demo, html, tmp_path):
+def test_a_tiny_random_model_cannot_be_taken_for_the_published_one(demo, html, site):
     """In the window's title, the heading, a notice, each row of the leaderboard and the names in its charts."""
     mark = "tiny, randomly initialised"
     assert f"<title>LumbarCLIP ViT ({mark}) on Lumbar phantom</title>" in html
@@ -100,14 +111,14 @@ def test_a_tiny_random_model_cannot_be_taken_for_the_published_one(demo, html, t
     assert f"LumbarCLIP ViT {mark} As published: What the card says of LumbarCLIP ViT." in text
     assert "Tiny, randomly initialised: nothing on this page speaks about the published model." in text
     assert "published training data is not true of this model" in text
-    index = build(*demo, tmp_path).read_text(encoding="utf-8")
+    index = (site / "index.html").read_text(encoding="utf-8")
     encoders = [r for r in demo[1] if r.status == "done" and r.spec.start != "none"]
     assert index.count(f">{mark}</span>") == len(encoders) + 4  # every row, and the best of each of four models
     assert "LumbarCLIP ViT (tiny)" in re.sub(r"<table.*?</table>", "", index, flags=re.DOTALL)
 
 
-def test_a_published_model_carries_no_such_mark(demo, tmp_path):
-    folder = build(*published(*demo), tmp_path).parent
+def test_a_published_model_carries_no_such_mark(few, tmp_path):
+    folder = build(*published(*few), tmp_path).parent
     for page in folder.glob("*.html"):
         text = words(page.read_text(encoding="utf-8"))
         assert "nothing on this page speaks about" not in text
@@ -139,9 +150,9 @@ def test_variants_stand_with_figures_and_intervals_and_how_they_were_made(demo, 
         assert said in text, said
 
 
-def test_a_run_without_cards_says_that_none_was_recorded(demo, tmp_path):
+def test_a_run_without_cards_says_that_none_was_recorded(few, tmp_path):
     """``run.json`` of earlier versions has no cards in it."""
-    run, results = demo
+    run, results = few
     old = RunRecord.model_validate({k: v for k, v in run.model_dump().items() if k != "models"})
     folder = build(old, results, tmp_path).parent
     text = words((folder / "model-convirt.html").read_text(encoding="utf-8"))
@@ -192,9 +203,9 @@ def test_an_outline_is_the_edge_of_its_region():
     assert not drawn[2, 2]
 
 
-def test_pages_of_real_data_show_no_picture_and_no_phrase_unless_the_run_was_asked_to(demo, maps, tmp_path):
+def test_pages_of_real_data_show_no_picture_and_no_phrase_unless_the_run_was_asked_to(few, maps, tmp_path):
     """Even where maps are handed over: a page is published, and the run's own word counts."""
-    run, results = demo
+    run, results = few
     run = run.model_copy(update={"dataset": run.dataset.model_copy(update={"synthetic": False})})
     folder = build(run, results, tmp_path, maps).parent
     for page in folder.glob("*.html"):
@@ -211,8 +222,8 @@ def test_pages_of_real_data_show_no_picture_and_no_phrase_unless_the_run_was_ask
     assert "data:image" not in (folder / "model-lumbarclip-vit.html").read_text(encoding="utf-8")
 
 
-def test_pages_of_models_that_are_gone_are_removed_and_files_of_others_are_not(demo, tmp_path):
-    run, results = demo
+def test_pages_of_models_that_are_gone_are_removed_and_files_of_others_are_not(few, tmp_path):
+    run, results = few
     build(run, results, tmp_path)
     (tmp_path / "model-of-mine.html").write_text("<p>not one of ours</p>")
     build(run, [r for r in results if r.spec.model != "convirt"], tmp_path)
@@ -224,9 +235,9 @@ def test_pages_of_models_that_are_gone_are_removed_and_files_of_others_are_not(d
 
 
 @pytest.mark.parametrize("name", [HOSTILE, HOSTILE_ATTRIBUTE, "{{ 7 * 7 }}", "</style></svg>", "日本 $x^$ & <b>"])
-def test_hostile_names_phrases_and_reasons_are_text(demo, tmp_path, name):
+def test_hostile_names_phrases_and_reasons_are_text(few, tmp_path, name):
     """They add no element, show as they are written, and are no part of a file name."""
-    run, results = demo
+    run, results = few
 
     def site(text: str, folder: Path) -> tuple[str, Path]:
         model = f"convirt{text}"
