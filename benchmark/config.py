@@ -114,6 +114,9 @@ class RunConfig(BaseModel):
     plugins: tuple[Path, ...] = ()
     allow_exclusions: bool = False
     """Leave out rows that cannot be used, and count them, instead of stopping."""
+    include_images: bool = False
+    """Whether a few test pictures, with phrases of their reports, are kept with the results and shown on the models'
+    pages. Pictures that a program drew always are. No figure depends on it."""
     out: Path | None = None
     """Run folder; ``runs/DATASET-PRESET`` where absent."""
     cache: Path | None = None

@@ -6,7 +6,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmark import profile
+from benchmark import explain, profile
 from benchmark.adapt import (
     Adapted,
     HeadMember,
@@ -34,12 +34,22 @@ from benchmark.data.split import Split, train_reports, training_pairs, with_repo
 from benchmark.distributed import Ranks
 from benchmark.embed import Extractor, inference, preprocessed, preprocessing
 from benchmark.errors import BadInput, BrokenModel, TrainingDiverged, UnsupportedModality
+from benchmark.evaluate.pointing import Pointed
 from benchmark.evaluate.protocol import Space, evaluate
 from benchmark.heads import ProjectionPair
 from benchmark.model import BuildRequest, Features, ModelEntry, NaiveModel, VisionLanguageModel
 from benchmark.plan import FROZEN, Unit
 from benchmark.registry import Registered, Registry
-from benchmark.result import CellResult, CellSpec, Failure, Profile, digest, open_atomically
+from benchmark.result import (
+    MAPS_EVALUATOR,
+    CellResult,
+    CellSpec,
+    Failure,
+    Maps,
+    Profile,
+    digest,
+    open_atomically,
+)
 from benchmark.run_folder import RunFolder
 from benchmark.store import ArrayStore
 from benchmark.train import Pairs, train_full
@@ -60,6 +70,8 @@ class Finished:
 
     result: CellResult
     predictions: pd.DataFrame | None
+    maps: Maps | None = None
+    """None where there are none, or their pictures may not be kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +115,11 @@ class Bench:
     def labels(self) -> Tensor:
         """Multi-hot labels of the training pairs, (n_pairs, C)."""
         return multi_hot(self.dataset.labels[self.pairs], len(self.dataset.classes))
+
+    @cached_property
+    def subjects(self) -> explain.Subjects:
+        """The test pictures that similarity maps are made of."""
+        return explain.choose(self.dataset, self.split)
 
     @cached_property
     def reports(self) -> list[str]:
@@ -159,10 +176,13 @@ def _towers(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
     )
     embedded = _embed(extractor, bench, stage)
     costs = _costs(model, bench, stage)
+    view = _view(extractor, bench, stage)
     for variant, spec in unit.cells:
         if variant == FROZEN:
-            spaces = [embedded.pooled(), *_released(model, embedded)]
-            yield _evaluated(unit, spec, bench, spaces, costs, {}, stage, origin=_origin(model))
+            released = _released(model, embedded)
+            maps = _released_maps(model, view, bench) if released else _NO_SPACE
+            spaces = [embedded.pooled(), *(replace(space, pointed=maps.pointed) for space in released)]
+            yield _evaluated(unit, spec, bench, spaces, costs, {}, stage, origin=_origin(model), maps=maps)
     for augmentation in sorted({variant.augmentation for variant, _ in unit.cells}):
         wanted = [
             (spec, HeadMember(variant.head, augmentation, spec.seed))
@@ -179,7 +199,8 @@ def _towers(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
             if isinstance(adapted, TrainingDiverged):
                 yield Finished(failed(unit, spec, bench.provenance, adapted), None)
                 continue
-            space = embedded.projected(adapted.pair)
+            maps = _maps(view, adapted.pair.project_image, adapted.pair.project_text, bench)
+            space = replace(embedded.projected(adapted.pair), pointed=maps.pointed)
             costs_here = replace_profile(costs, adapt_s=seconds, head_parameters=profile.parameters(adapted.pair))
             yield _evaluated(
                 unit,
@@ -190,6 +211,7 @@ def _towers(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
                 _training_record(adapted, bench),
                 stage,
                 origin=_origin(model),
+                maps=maps,
             )
 
 
@@ -208,10 +230,11 @@ def _full(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
         costs = replace_profile(
             _costs(model, bench, stage), adapt_s=seconds, head_parameters=profile.parameters(adapted.pair)
         )
-        spaces = [embedded.pooled(), embedded.projected(adapted.pair.cpu())]
-        yield _evaluated(
-            unit, spec, bench, spaces, costs, _training_record(adapted, bench), stage, origin=_origin(model)
-        )
+        pair = adapted.pair.cpu()
+        maps = _maps(_view(extractor, bench, stage), pair.project_image, pair.project_text, bench)
+        spaces = [embedded.pooled(), replace(embedded.projected(pair), pointed=maps.pointed)]
+        record = _training_record(adapted, bench)
+        yield _evaluated(unit, spec, bench, spaces, costs, record, stage, origin=_origin(model), maps=maps)
     bench.folder.checkpoint(unit).unlink(missing_ok=True)  # the result is what is left of it
 
 
@@ -356,6 +379,57 @@ def _released(model: VisionLanguageModel, embedded: _Embedded) -> list[Space]:
         return [embedded._aligned(image, text)]
 
 
+@dataclass(frozen=True, eq=False)
+class _Explained:
+    """A cell's similarity maps, or why it has none."""
+
+    maps: Maps | None = None
+    pointed: Pointed | None = None
+    why_not: str = ""
+
+
+_NO_SPACE = _Explained(why_not="an untrained projection has no common space")
+
+
+def _view(extractor: Extractor, bench: Bench, stage: Stage) -> explain.View | str:
+    """What a model makes of the pictures to be explained, or why that cannot be mapped."""
+    stage("explaining")
+    try:
+        return explain.look(extractor, bench.subjects, bench.dataset, batch=bench.config.encode_batch)
+    except Exception as error:  # noqa: BLE001 - a cell without maps is still a result, and says why it has none
+        return _why_no_maps(error)
+
+
+def _maps(
+    view: explain.View | str, project_image: explain.Project, project_text: explain.Project, bench: Bench
+) -> _Explained:
+    if isinstance(view, str):
+        return _Explained(why_not=view)
+    try:
+        maps, pointed = explain.read(view, project_image, project_text, len(bench.dataset))
+    except Exception as error:  # noqa: BLE001 - as above
+        return _Explained(why_not=_why_no_maps(error))
+    # Pictures of patients are kept only where that was asked for; the game's figures show none.
+    return _Explained(maps if bench.config.include_images or bench.dataset.card.synthetic else None, pointed)
+
+
+def _released_maps(model: VisionLanguageModel, view: explain.View | str, bench: Bench) -> _Explained:
+    """Maps behind a model's own published projections."""
+    image, text = getattr(model, "project_image"), getattr(model, "project_text")  # noqa: B009 - not in the Protocol
+
+    def through(project: Callable[[Features], Tensor]) -> explain.Project:
+        return lambda vectors: project(Features(vectors.to(bench.device))).cpu()
+
+    with inference(model):
+        return _maps(view, through(image), through(text), bench)
+
+
+def _why_no_maps(error: Exception) -> str:
+    if isinstance(error, explain.NoMaps):
+        return str(error)
+    return "explaining failed: " + Failure(kind=type(error).__name__, message=str(error), traceback_tail="").summary
+
+
 def _train_heads(
     members: Sequence[HeadMember],
     augmentation: str,
@@ -459,6 +533,7 @@ def _evaluated(
     *,
     origin: dict[str, Any] | None = None,
     evaluators: Sequence[str] | None = None,
+    maps: _Explained | None = None,
 ) -> Finished:
     stage("evaluating")
     start = time.perf_counter()
@@ -476,7 +551,7 @@ def _evaluated(
         fits=evaluation.fits
         | {"selection": evaluation.fits[primary]["selection"]}
         | ({"training": training} if training else {}),
-        left_out=evaluation.left_out,
+        left_out=evaluation.left_out | ({MAPS_EVALUATOR: maps.why_not} if maps and maps.why_not else {}),
         profile=replace_profile(
             costs,
             peak_memory_mb=profile.peak_memory_mb(bench.device) if unit.kind != "naive" else float("nan"),
@@ -484,7 +559,7 @@ def _evaluated(
         ),
         provenance=bench.provenance | ({"model": origin} if origin else {}),
     )
-    return Finished(result, evaluation.predictions)
+    return Finished(result, evaluation.predictions, maps.maps if maps else None)
 
 
 def failed(unit: Unit, spec: CellSpec, provenance: dict[str, Any], error: BaseException) -> CellResult:

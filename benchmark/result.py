@@ -3,6 +3,7 @@
     runs/<name>/run.json              RunRecord
     runs/<name>/cells/<id>.json       CellResult
     runs/<name>/predictions/<id>.parquet
+    runs/<name>/maps/<id>.npz         Maps, where pictures may be shown
     runs/<name>/leaderboard/          written by ``leaderboards``
 
 Every file appears by an atomic rename, so a reader never sees half of one.
@@ -11,16 +12,21 @@ Every file appears by an atomic rename, so a reader never sees half of one.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal, Self
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 SCHEMA_VERSION = 1
@@ -32,6 +38,9 @@ PROTOCOL_VERSION = "2"
 Task = Literal["binary", "multiclass", "multilabel"]
 Regime = Literal["frozen", "heads", "full"]
 REGIMES: tuple[Regime, ...] = ("frozen", "heads", "full")
+
+MAPS_EVALUATOR = "maps"
+"""Under this name a result holds the pointing game of its similarity maps, or the reason why it has no maps."""
 
 Number = Annotated[
     float,
@@ -219,6 +228,23 @@ class DatasetRecord(_Record):
     """Names of the two datasets, where training and test pictures come from different ones."""
 
 
+class ModelRecord(_Record):
+    """What a model's card says of it, for its page."""
+
+    title: str
+    summary: str
+    paper: str
+    licence: str
+    training_data: str = ""
+    """What the published weights were trained on; empty where there are none."""
+    weights: tuple[str, ...] = ()
+    """Published files that were read, as ``owner/name at revision: both towers (licence)``."""
+    parameters: int | None = None
+    """Of the model at the run's scale, where its card says so."""
+    input_size: int | None = None
+    """Side of its square input in pixels, where its card says so."""
+
+
 class RunRecord(_Record):
     """``run.json``: what was asked, on what, with what."""
 
@@ -236,8 +262,73 @@ class RunRecord(_Record):
     """Variant that was not run -> the variant it is the same as, and why."""
     impossible: dict[str, str] = {}
     """Variant that cannot be run -> why."""
+    models: dict[str, ModelRecord] = {}
+    """Name -> what its card says; empty in runs of versions that did not record it."""
     provenance: dict[str, Any] = {}
     status: Literal["running", "interrupted", "done"] = "running"
+
+
+# --------------------------------------------------------------------------------------------- maps
+
+
+@dataclass(frozen=True, eq=False)
+class PictureMaps:
+    """One test picture, and how near each place of it is to each phrase of its report."""
+
+    shown: NDArray[np.uint8]
+    """(H, W) what the model saw, brought to grey."""
+    mask: NDArray[np.bool_]
+    """(H, W) the annotated region under the same geometry; nowhere True where there is none."""
+    phrases: tuple[str, ...]
+    about_mask: tuple[bool, ...]
+    """Of each phrase whether it speaks of what the mask covers."""
+    maps: NDArray[np.float32]
+    """(phrases, h, w) cosines in [-1, 1]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """The similarity maps of one cell: a handful of test pictures, the same for every model."""
+
+    pictures: tuple[PictureMaps, ...]
+
+    def to_bytes(self) -> bytes:
+        """As an ``.npz`` of plain arrays, without pickles; the same maps give the same bytes."""
+        arrays: dict[str, NDArray[Any]] = {"count": np.array(len(self.pictures))}
+        for i, picture in enumerate(self.pictures):
+            arrays |= {
+                f"{i}.shown": picture.shown,
+                f"{i}.mask": picture.mask,
+                f"{i}.phrases": np.array(picture.phrases, dtype=np.str_),
+                f"{i}.about_mask": np.array(picture.about_mask, dtype=np.bool_),
+                f"{i}.maps": picture.maps,
+            }
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]  # it takes any keyword for the flag allow_pickle
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read what ``to_bytes`` wrote.
+
+        Raises:
+            ValueError: where the bytes are something else.
+        """
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                return cls(tuple(_picture_maps(file, i) for i in range(int(file["count"]))))
+        except (KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise ValueError(f"not a file of similarity maps ({type(error).__name__})") from error
+
+
+def _picture_maps(file: Mapping[str, NDArray[Any]], i: int) -> PictureMaps:
+    shown, mask, phrases, about, maps = (file[f"{i}.{n}"] for n in ("shown", "mask", "phrases", "about_mask", "maps"))
+    fits = shown.ndim == 2 and mask.shape == shown.shape and maps.ndim == 3
+    if not (fits and len(maps) == len(phrases) == len(about)):
+        raise ValueError(f"picture {i} of the similarity maps does not fit together")
+    return PictureMaps(
+        shown.astype(np.uint8), mask.astype(np.bool_), tuple(map(str, phrases)), tuple(map(bool, about)), maps
+    )
 
 
 # --------------------------------------------------------------------------------------------- files

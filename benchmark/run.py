@@ -28,9 +28,11 @@ from benchmark.plan import Candidate, Plan, Unit, plan
 from benchmark.progress import Listener, Reporter
 from benchmark.registry import Registry
 from benchmark.result import (
+    MAPS_EVALUATOR,
     CellResult,
     DatasetRecord,
     Finding,
+    ModelRecord,
     RunRecord,
     SplitRecord,
 )
@@ -212,6 +214,13 @@ def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outco
     kept = len(prepared.plan.units) - len(pending)
     if kept:
         reporter.say(f"{kept} of {len(prepared.plan.units)} units are finished already and are kept")
+    if prepared.config.include_images and not prepared.dataset.card.synthetic:
+        without = sum(_lacks_pictures(folder, spec.id) for spec in prepared.plan.specs)
+        if without:
+            reporter.say(
+                f"{without} finished rows were run without --include-images and have no similarity maps; "
+                "--fresh runs them again"
+            )
     workers = min(at_a_time, len(pending))
     session = f"{os.getpid()} {time.time_ns()}"
     reporter.expect(len(pending))
@@ -233,6 +242,14 @@ def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outco
     record = record.model_copy(update={"status": "done"})
     folder.write_record(record)
     return Outcome(prepared.out, record, tuple(folder.results(record)))
+
+
+def _lacks_pictures(folder: RunFolder, cell: str) -> bool:
+    """Whether a finished cell could have had maps, and has none because its pictures were not to be kept."""
+    result = folder.read(cell) if folder.has(cell) else None
+    if result is None or result.spec.start == "none":
+        return False
+    return MAPS_EVALUATOR not in result.left_out and not folder.has_maps(cell)
 
 
 def work(prepared: Prepared, session: str, listener: Listener, *, longest_first: bool = False) -> None:
@@ -260,7 +277,7 @@ def work(prepared: Prepared, session: str, listener: Listener, *, longest_first:
         try:
             with folder.attempt(unit, session):
                 for finished in execute(todo, bench, listener.stage):
-                    folder.write(finished.result, finished.predictions)
+                    folder.write(finished.result, finished.predictions, finished.maps)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - here a unit's failure stays in its unit
             for _, spec in unit.cells:
                 if not folder.has(spec.id):
@@ -387,7 +404,28 @@ def _record(prepared: Prepared, provenance: dict[str, object]) -> RunRecord:
         cells=tuple(spec.id for spec in prepared.plan.specs),
         collapsed=prepared.plan.collapsed,
         impossible=prepared.plan.impossible,
+        models={u.candidate.registered.name: _model_record(u.candidate, prepared.config) for u in prepared.plan.units},
         provenance=provenance,
+    )
+
+
+def _model_record(candidate: Candidate, config: RunConfig) -> ModelRecord:
+    """What a model's page says of it, beside its figures."""
+    card = candidate.registered.entry.card
+    size = card.sizes.get(config.scale)
+    published = any(weights.kind == "pretrained" for weights in candidate.weights.values())
+    return ModelRecord(
+        title=card.title,
+        summary=card.summary,
+        paper=card.paper,
+        licence=card.licence,
+        training_data=card.training_data,
+        weights=tuple(
+            f"{source.repo_id} at {source.revision}: {source.tower} (licence: {source.licence})"
+            for source in (card.weights if published else ())
+        ),
+        parameters=size.parameters if size else None,
+        input_size=size.input_size if size else None,
     )
 
 

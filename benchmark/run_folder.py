@@ -1,4 +1,4 @@
-"""The files of one run: cells, predictions, the record of what was planned, and who is working on what.
+"""The files of one run: cells, predictions, maps, the record of what was planned, and who is working on what.
 
 Every write is atomic; what is read was whole, or is said to be damaged.
 """
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from benchmark.errors import BadInput
 from benchmark.plan import Plan, Unit
-from benchmark.result import SCHEMA_VERSION, CellResult, RunRecord, write_atomically
+from benchmark.result import SCHEMA_VERSION, CellResult, Maps, RunRecord, write_atomically
 
 Record = TypeVar("Record", CellResult, RunRecord)
 
@@ -62,8 +62,12 @@ class RunFolder:
         """Replace ``run.json``."""
         write_atomically(self.path / "run.json", record.model_dump_json(indent=1).encode())
 
-    def write(self, result: CellResult, predictions: pd.DataFrame | None) -> None:
-        """Write a cell: its predictions first, so that a result is never without them."""
+    def write(self, result: CellResult, predictions: pd.DataFrame | None, maps: Maps | None = None) -> None:
+        """Write a cell: its predictions and maps first, so that a result is never without them."""
+        if maps is not None:
+            write_atomically(self._maps(result.id), maps.to_bytes())
+        else:  # pictures that an earlier run was allowed to show
+            self._maps(result.id).unlink(missing_ok=True)
         if predictions is not None:
             buffer = io.BytesIO()
             predictions.to_parquet(buffer, index=False)
@@ -85,6 +89,24 @@ class RunFolder:
     def predictions(self, cell: str) -> pd.DataFrame:
         """The predictions behind a finished cell."""
         return pd.read_parquet(self.path / "predictions" / f"{cell}.parquet")
+
+    def has_maps(self, cell: str) -> bool:
+        """Whether a cell has similarity maps."""
+        return self._maps(cell).exists()
+
+    def read_maps(self, cell: str) -> Maps | None:
+        """The similarity maps of a cell, or None where it has none.
+
+        Raises:
+            Damaged: where the file is not what this version wrote.
+        """
+        file = self._maps(cell)
+        if not file.exists():
+            return None
+        try:
+            return Maps.from_bytes(file.read_bytes())
+        except ValueError as error:
+            raise Damaged(f"{file}: {error}; delete it, or run with --fresh to have it written anew") from error
 
     def has(self, cell: str) -> bool:
         """Whether a cell is done; a failed or damaged one is not, and is run again."""
@@ -114,6 +136,7 @@ class RunFolder:
         for spec in planned.specs:
             self._cell(spec.id).unlink(missing_ok=True)
             (self.path / "predictions" / f"{spec.id}.parquet").unlink(missing_ok=True)
+            self._maps(spec.id).unlink(missing_ok=True)
         for unit in planned.units:
             self.checkpoint(unit).unlink(missing_ok=True)
 
@@ -165,6 +188,9 @@ class RunFolder:
 
     def _cell(self, cell: str) -> Path:
         return self.path / "cells" / f"{cell}.json"
+
+    def _maps(self, cell: str) -> Path:
+        return self.path / "maps" / f"{cell}.npz"
 
 
 def read_record(folder: Path) -> RunRecord:

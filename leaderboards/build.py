@@ -1,7 +1,7 @@
-"""Write a run's leaderboard: one self-contained page, with the same figures as CSV and JSON beside it.
+"""Write a run's leaderboard: a page, one more for each model, with the same figures as CSV and JSON beside them.
 
-The page asks the network for nothing: style, script and charts are inside it, and its content security policy allows
-only that one script, by its hash. Whatever a dataset, plug-in or error message says is escaped.
+Pages ask the network for nothing: style, script, charts and pictures are inside them, and their content security policy
+allows only that one script, by its hash. Whatever a dataset, plug-in or error message says is escaped.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import jinja2
@@ -17,14 +18,18 @@ from markupsafe import Markup
 from pydantic import BaseModel
 
 from benchmark.evaluate.metrics import primary_metric
-from benchmark.result import SCHEMA_VERSION, CellResult, RunRecord, tidy, write_atomically
-from leaderboards import columns, figures
-from leaderboards.view import Page, Row, make_page
+from benchmark.result import SCHEMA_VERSION, CellResult, Maps, RunRecord, tidy, write_atomically
+from leaderboards import columns, figures, pictures
+from leaderboards.model_page import ModelPage, make_model_pages
+from leaderboards.view import Page, Row, make_page, page_name
 
 ABSOLUTE_PATH = re.compile(r"""(?<![\w./:])(?:[A-Za-z]:)?(?:[\\/][^\s\\/:;,'"]+){2,}""")
 """Two folders or more from a root; a rate such as images/s, a fraction or an address is none."""
 
 STATIC = Path(__file__).with_name("static")
+
+OURS = b'<meta name="generator" content="lumbarclip-benchmark">'
+"""Stands in the head of every page, so that pages of models that are gone can be told from files of others."""
 
 
 class Export(BaseModel):
@@ -36,8 +41,14 @@ class Export(BaseModel):
     """In the order of the plan; tracebacks, and the folders that messages name, stay in the run folder."""
 
 
-def build(run: RunRecord, results: Sequence[CellResult], out: Path) -> Path:
-    """Write ``index.html``, ``leaderboard.csv`` and ``leaderboard.json`` into ``out``: same input, same bytes.
+def build(run: RunRecord, results: Sequence[CellResult], out: Path, maps: Mapping[str, Maps] | None = None) -> Path:
+    """Write the site into ``out``: same input, same bytes.
+
+    Args:
+        run: what was asked for.
+        results: the cells that have one, in any order.
+        out: the folder of ``index.html``, ``model-*.html``, ``leaderboard.csv`` and ``leaderboard.json``.
+        maps: cell id -> its similarity maps, for the models' pages.
 
     Returns:
         The path of ``index.html``.
@@ -46,9 +57,21 @@ def build(run: RunRecord, results: Sequence[CellResult], out: Path) -> Path:
     ordered = [public(r) for r in sorted(results, key=lambda result: (place.get(result.id, len(place)), result.id))]
     write_atomically(out / "leaderboard.csv", _csv(run, ordered).encode())
     write_atomically(out / "leaderboard.json", _json(run, ordered).encode())
+    board = make_page(run, ordered)
+    models = make_model_pages(board, maps or {})
+    for model in models:
+        write_atomically(out / model.file, render_model(model).encode())
+    _remove_others(out, {model.file for model in models})
     index = out / "index.html"
-    write_atomically(index, render(make_page(run, ordered)).encode())
+    write_atomically(index, render(board).encode())
     return index
+
+
+def _remove_others(out: Path, kept: set[str]) -> None:
+    """Remove pages of models that an earlier command wrote here: what they show may no longer be meant to be shown."""
+    for file in out.glob("model-*.html"):
+        if file.name not in kept and OURS in file.read_bytes()[:2000]:
+            file.unlink()
 
 
 def _csv(run: RunRecord, results: list[CellResult]) -> str:
@@ -64,51 +87,78 @@ def _csv(run: RunRecord, results: list[CellResult]) -> str:
 
 
 def public(result: CellResult) -> CellResult:
-    """The result with nothing of this machine in its failure: no traceback, and of paths only the last part."""
-    if result.failure is None:
-        return result
-    message = ABSOLUTE_PATH.sub(lambda path: re.split(r"[\\/]", path[0])[-1], result.failure.message)
-    failure = result.failure.model_copy(update={"message": message, "traceback_tail": ""})
-    return result.model_copy(update={"failure": failure})
+    """The result with nothing of this machine in what went wrong: no traceback, and of paths only the last part."""
+    left_out = {name: _without_folders(why) for name, why in result.left_out.items()}
+    failure = result.failure
+    if failure is not None:
+        failure = failure.model_copy(update={"message": _without_folders(failure.message), "traceback_tail": ""})
+    return result.model_copy(update={"failure": failure, "left_out": left_out})
 
 
-def environment() -> jinja2.Environment:
-    """The templates, under settings that escape everything and refuse what is not there."""
-    return jinja2.Environment(
+def _without_folders(text: str) -> str:
+    return ABSOLUTE_PATH.sub(lambda path: re.split(r"[\\/]", path[0])[-1], text)
+
+
+def render(page: Page) -> str:
+    """The leaderboard as HTML."""
+    points = [_point(row) for row in page.rows if row.value == row.value]
+    return fill(
+        "index.html.j2",
+        script=(STATIC / "table.js").read_text(encoding="utf-8"),
+        page=page,
+        run=page.run,
+        groups={key: label for key, label in columns.GROUPS.items() if any(c.group == key for c in page.columns)},
+        shown_at_first=columns.SHOWN_AT_FIRST,
+        quality_chart=figures.quality(points, metric=page.metric, chance=page.chance),
+        speed_chart=figures.speed(points, metric=page.metric),
+    )
+
+
+def render_model(page: ModelPage) -> str:
+    """The page of one model as HTML. It needs no script, and allows none."""
+    return fill(
+        "model.html.j2",
+        page=page,
+        run=page.run,
+        legend=pictures.address(pictures.legend()),
+        losses_chart=figures.losses(page.curves),
+    )
+
+
+def fill(template: str, *, script: str = "", **values: object) -> str:
+    """A page from one of our templates, with our style, and a policy that allows only the given script."""
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            generator=Markup(OURS.decode()),  # noqa: S704 - our own line
+            style=Markup((STATIC / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+            script=Markup(script),  # noqa: S704 - our own file
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() if script else "",
+            **values,
+        )
+    )
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    """The templates, compiled once for all pages, under settings that escape everything."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("leaderboards"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def render(page: Page) -> str:
-    """The page as HTML."""
-    script = (STATIC / "table.js").read_text(encoding="utf-8")
-    points = [_point(row) for row in page.rows if row.value == row.value]
-    return (
-        environment()
-        .get_template("index.html.j2")
-        .render(
-            page=page,
-            run=page.run,
-            groups={key: label for key, label in columns.GROUPS.items() if any(c.group == key for c in page.columns)},
-            shown_at_first=columns.SHOWN_AT_FIRST,
-            style=Markup((STATIC / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
-            script=Markup(script),  # noqa: S704 - our own file
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            quality_chart=figures.quality(points, metric=page.metric, chance=page.chance),
-            speed_chart=figures.speed(points, metric=page.metric),
-        )
-    )
+    made.filters["page_name"] = page_name
+    return made
 
 
 def _point(row: Row) -> figures.Point:
     estimate = row.primary.estimate if row.primary is not None else None
     assert estimate is not None, "only rows with a defined figure are drawn"
     return figures.Point(
-        model=row.result.title,
+        model=f"{row.result.title} (tiny)" if row.result.spec.scale == "tiny" and row.stand_in else row.result.title,
         regime=row.result.spec.regime,
         value=estimate.value,
         low=estimate.low,

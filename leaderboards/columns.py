@@ -49,6 +49,8 @@ class Shown:
     """Interval and counts, or why there is no figure."""
     note: str = ""
     """Small print beneath, such as the chance level."""
+    interval: str = ""
+    """The interval's ends, where there are any."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,18 @@ def describe(measurement: Measurement) -> str:
     return words if math.isnan(measurement.chance) else f"{words}; chance {measurement.chance:.3f}"
 
 
+def signed(value: float) -> str:
+    """A figure to three places, a negative one with a minus sign and not a hyphen."""
+    return f"{value:.3f}".replace("-", MINUS)
+
+
+def interval(measurement: Measurement | None) -> str:
+    """The ends of a measurement's interval; empty where there is none."""
+    if measurement is None or math.isnan(measurement.estimate.low):
+        return ""
+    return f"{signed(measurement.estimate.low)}–{signed(measurement.estimate.high)}"
+
+
 def compact(value: float) -> str:
     """A number of any size in at most three leading digits: 0.42, 7.1, 812, 1,240, 25.6 M."""
     for size, suffix in ((1e9, " G"), (1e6, " M")):
@@ -157,7 +171,7 @@ def _measured(evaluator: str, metric: str, group: Group, label: str, explanation
         if math.isnan(value):
             return Shown(DASH, None, describe(measurement))
         note = f"chance {chance:.3f}" if evaluator == "retrieval" and not math.isnan(chance) else ""
-        return Shown(f"{value:.3f}".replace("-", MINUS), value, describe(measurement), note)
+        return Shown(signed(value), value, describe(measurement), note, interval(measurement))
 
     return Column(f"{evaluator}-{metric}", group, label, explanation, read, low)
 

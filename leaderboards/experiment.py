@@ -5,9 +5,7 @@ Reads figures; computes none. A reported figure is in a line of its own that say
 
 from __future__ import annotations
 
-import base64
 import csv
-import hashlib
 import io
 import math
 from collections.abc import Collection, Iterator, Sequence
@@ -21,7 +19,7 @@ from benchmark.evaluate.metrics import primary_metric
 from benchmark.experiment import PRIMARY, Chart, Column, Difference, ExperimentRecord, Ran, Reported, on_axis
 from benchmark.result import CellResult, Estimate, Measurement, write_atomically
 from leaderboards import figures
-from leaderboards.build import STATIC, environment, public
+from leaderboards.build import fill, public
 from leaderboards.columns import DASH, METRIC_LABELS, MINUS, describe, find
 from leaderboards.view import Notice, Row, make_page
 
@@ -133,21 +131,15 @@ def build(record: ExperimentRecord, out: Path) -> Path:
 
 
 def render(page: ExperimentPage) -> str:
-    """The page as HTML. It needs no script, so that its policy allows only an empty one."""
-    return (
-        environment()
-        .get_template("experiment.html.j2")
-        .render(
-            page=page,
-            experiment=page.record.experiment,
-            paper=page.record.experiment.paper,
-            run=page.record.runs[0].record,
-            label=label,
-            evaluators=_spans(page.columns),
-            style=Markup((STATIC / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
-            script="",
-            script_hash=base64.b64encode(hashlib.sha256(b"").digest()).decode(),
-        )
+    """The page as HTML. It needs no script, and allows none."""
+    return fill(
+        "experiment.html.j2",
+        page=page,
+        experiment=page.record.experiment,
+        paper=page.record.experiment.paper,
+        run=page.record.runs[0].record,
+        label=label,
+        evaluators=_spans(page.columns),
     )
 
 

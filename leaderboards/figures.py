@@ -250,6 +250,59 @@ def _marks_in_words(marks: Sequence[Mark]) -> str:
     return "; ".join(said) + "."
 
 
+@dataclass(frozen=True)
+class Curve:
+    """The training loss of one variant."""
+
+    variant: str
+    """In words, unlike that of any other curve of the model."""
+    regime: Regime
+    augmentation: str
+    losses: tuple[float, ...]
+    """Mean of each epoch."""
+
+
+def losses(curves: Sequence[Curve]) -> Markup | None:
+    """Training loss by epoch, a line per variant: its colour says what was trained, its dashes on which texts.
+
+    Returns:
+        An inline SVG; None where no curve is given.
+    """
+    if not curves:
+        return None
+    frame = pd.DataFrame(
+        [
+            {"epoch": epoch, "loss": loss, "variant": i, "regime": c.regime, "texts": _short(c.augmentation)}
+            for i, c in enumerate(curves)
+            for epoch, loss in enumerate(c.losses, start=1)
+        ]
+    )
+    with _style():
+        figure = Figure(figsize=(WIDTH_IN, 3.6), layout="constrained")
+        axes = figure.subplots()
+        sns.lineplot(
+            frame,
+            x="epoch",
+            y="loss",
+            hue="regime",
+            style="texts",
+            units="variant",
+            estimator=None,
+            hue_order=[regime for regime in REGIMES if (frame["regime"] == regime).any()],
+            style_order=sorted(frame["texts"].unique(), key=lambda texts: (texts != "none", texts)),
+            palette=PALETTE,
+            linewidth=1.4,
+            ax=axes,
+        )
+        axes.set(xlabel="Epoch", ylabel="Training loss")
+        axes.tick_params(axis="y", labelcolor=MUTED)
+        legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        for line in legend.get_lines():  # seaborn's own grey of the dashes would be one of no colour scheme
+            line.set_color(line.get_color() if line.get_color() in PALETTE.values() else INK)
+        words = "; ".join(f"{c.variant}: from {c.losses[0]:.3f} to {c.losses[-1]:.3f}" for c in curves)
+        return _inline(figure, "losses", "Training loss by epoch of every trained variant", f"{words}.")
+
+
 def _style() -> AbstractContextManager[None]:
     return mpl.rc_context(STYLE)
 

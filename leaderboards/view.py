@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from benchmark.evaluate.metrics import primary_metric
-from benchmark.result import CellResult, DatasetRecord, Finding, Measurement, RunRecord
+from benchmark.result import CellResult, DatasetRecord, Finding, Measurement, RunRecord, digest
 from leaderboards.columns import (
     DASH,
     METRIC_LABELS,
@@ -19,6 +20,7 @@ from leaderboards.columns import (
     all_columns,
     describe,
     find,
+    interval,
     present,
     why_absent,
 )
@@ -63,6 +65,16 @@ class Row:
     def value(self) -> float:
         """Primary metric on test; NaN where undefined or not measured."""
         return math.nan if self.primary is None else self.primary.estimate.value
+
+    @property
+    def stand_in(self) -> str:
+        """In what the model of this row is not the published one; empty where it is, or where nothing was published."""
+        return stand_in(self.result)
+
+    @property
+    def page(self) -> str:
+        """File name of the model's own page."""
+        return page_name(self.result.spec.model)
 
     @property
     def variant(self) -> str:
@@ -157,7 +169,7 @@ def _row(result: CellResult, metric: str, columns: Sequence[Column], scale: tupl
             sort=primary.estimate.value if primary and defined else None,
             title=why_absent(result, RANKED_BY) if primary is None else describe(primary),
         ),
-        interval=_interval(primary),
+        interval=interval(primary),
         bar=_bar(primary, scale) if primary and defined else None,
         weights=_weights_in_words(result),
         untrained=spec.random_weights and spec.regime == "frozen",
@@ -166,6 +178,27 @@ def _row(result: CellResult, metric: str, columns: Sequence[Column], scale: tupl
         figures={column.key: column.read(result) or _absent(result, column) for column in columns},
         validation=math.nan if picked is None else float(picked),
     )
+
+
+def stand_in(result: CellResult) -> str:
+    """In what a row's model is not the published one, in words: its size, and what its towers start from."""
+    spec = result.spec
+    if spec.start == "none":
+        return ""
+    return ", ".join(
+        [*(["tiny"] if spec.scale == "tiny" else []), *(["randomly initialised"] if spec.random_weights else [])]
+    )
+
+
+def page_name(model: str) -> str:
+    """File name of a model's page: its name where that is plain, else what is plain of it, with a digest of the whole.
+
+    Two names never share a page: a plain name that ends like a digest gets one, too.
+    """
+    if len(model) <= 60 and re.fullmatch(r"(?!.*-[0-9a-f]{12}$)[a-z0-9]+(-[a-z0-9]+)*", model):
+        return f"model-{model}.html"
+    plain = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")[:40].strip("-")
+    return f"model-{plain or 'unnamed'}-{digest(model, 6)}.html"
 
 
 def _weights_in_words(result: CellResult) -> str:
@@ -189,12 +222,6 @@ def _absent(result: CellResult, column: Column) -> Shown:
     if column.key == "adapt_s":
         return Shown(DASH, None, "nothing was trained")
     return Shown(DASH, None, "no encoder to measure" if result.spec.start == "none" else "not measured")
-
-
-def _interval(measurement: Measurement | None) -> str:
-    if measurement is None or math.isnan(measurement.estimate.low):
-        return ""
-    return f"{measurement.estimate.low:.3f}–{measurement.estimate.high:.3f}"
 
 
 def _scale(measurements: Sequence[Measurement]) -> tuple[float, float]:

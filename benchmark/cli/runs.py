@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 @click.option("--out", type=PATH, help="Run folder. Default: runs/DATASET-PRESET.")
 @click.option("--cache", type=PATH, help="Decoded pictures and embeddings. Default: .cache beside the run folder.")
 @click.option("--allow-exclusions", is_flag=True, default=None, help="Leave unusable rows out, and count them.")
+@click.option(
+    "--include-images", is_flag=True, default=None, help="Keep and show a few test pictures with report phrases."
+)
 @click.option("--fresh", is_flag=True, help="Forget finished cells of this plan and run them again.")
 @click.option("--dry-run", is_flag=True, help="Show the cells and an estimate; train and evaluate nothing.")
 @click.option("--print-config", is_flag=True, help="Print the resulting configuration as YAML and stop.")
@@ -209,9 +212,12 @@ def _cell_line(result: CellResult, estimate: Estimate | None, *, chosen: bool) -
 
 def build_leaderboard(outcome: Outcome, out: Path) -> Path:
     """Write the leaderboard of a run; the path of its page."""
+    from benchmark.run_folder import RunFolder
     from leaderboards.build import build
 
-    return build(outcome.record, outcome.results, out)
+    folder = RunFolder(outcome.out)
+    maps = {result.id: found for result in outcome.results if (found := folder.read_maps(result.id)) is not None}
+    return build(outcome.record, outcome.results, out, maps=maps)
 
 
 @click.command()
@@ -219,6 +225,8 @@ def build_leaderboard(outcome: Outcome, out: Path) -> Path:
 @click.option("--out", type=PATH, help="Where to write the site. Default: FOLDER/leaderboard.")
 def report(folder: Path, out: Path | None) -> None:
     """Write the leaderboard of a finished, interrupted or running run again.
+
+    Pictures of patients are on it only if the run itself was given --include-images.
 
     \b
     python -m benchmark report runs/lumbar-phantom-quick

@@ -47,6 +47,8 @@ class DatasetCard(BaseModel):
     """Binary only: the class name that counts as positive."""
     prompts: dict[str, tuple[str, ...]] = {}
     """Class name -> sentences for zero-shot classification."""
+    mask_words: tuple[str, ...] = ()
+    """Words of a report that speak of what the masks cover: the pointing game is played on phrases with one of them."""
     structured: dict[str, Literal["number", "category"]] = {}
     rows: dict[str, tuple[str, ...]] = {}
     """Row filter: column -> values that count; all filters must hold."""

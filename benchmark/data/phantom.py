@@ -77,6 +77,7 @@ def card(task: PhantomTask = "pain") -> DatasetCard:
         classes={"0": "No Finding", "1": "LBP"} if pain else {grade: f"grade {grade}" for grade in GRADES},
         positive_class="LBP" if pain else None,
         prompts=PROMPTS if pain else {},
+        mask_words=("canal", "stenosis", "thecal sac"),
         structured={"age": "number", "sex": "category", "bmi": "number"},
         licence="Apache-2.0",
         citation="Drawn by this program; no patient is in it.",

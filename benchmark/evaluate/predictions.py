@@ -4,12 +4,13 @@ The table has one row per scored sample:
 
     sample, group, evaluator, space, draw, split      draw numbers the few-shot subsets, 0 elsewhere
     label | label_0 ... label_{C-1}                   class index | 0/1 per class for multilabel
-    score_0 ... score_{C-1}                           NaN in rows of ``retrieval``
+    score_0 ... score_{C-1}                           NaN in rows of ``retrieval`` and ``maps``
     rank_image_to_text, rank_text_to_image            rank of the first right answer among the test samples with a
     identical_texts                                   report, and how many of them carry the same text; NaN elsewhere
+    hit, hit_chance, hit_ceiling                      the pointing game of ``maps``; NaN elsewhere
 
-Rows of ``few_shot`` and ``retrieval`` are of the test split alone, as nothing is chosen from them. From the val rows of
-the others thresholds are chosen, by those rows alone.
+Rows of ``few_shot``, ``retrieval`` and ``maps`` are of the test split alone, as nothing is chosen from them. From the
+val rows of the others thresholds are chosen, by those rows alone.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from numpy.typing import NDArray
 from benchmark.data.manifest import Dataset
 from benchmark.errors import BadInput
 from benchmark.evaluate.metrics import Classification, MeanOver
+from benchmark.evaluate.pointing import PointingGame
 from benchmark.evaluate.resample import Statistic, estimates
 from benchmark.evaluate.retrieval import WAYS, Recall
 from benchmark.evaluate.threshold import Criterion, Threshold, choose
-from benchmark.result import Measurement, Task
+from benchmark.result import MAPS_EVALUATOR, Measurement, Task
 
 Floats = NDArray[np.float64]
 SpaceName = Literal["pooled", "projected"]
@@ -170,6 +172,9 @@ def _statistic(
         table = draws[0]
         ranks = {way: table[f"rank_{way}"].to_numpy(np.float64) for way in WAYS}
         return Recall(ranks, table["identical_texts"].to_numpy(np.float64), recall_at)
+    if evaluator == MAPS_EVALUATOR:
+        hit, chance, ceiling = (draws[0][f"hit{of}"].to_numpy(np.float64) for of in ("", "_chance", "_ceiling"))
+        return PointingGame(hit, chance, ceiling)
     return classification(evaluator, draws, task, classes, thresholds)
 
 

@@ -23,11 +23,12 @@ from benchmark.data.split import Split
 from benchmark.errors import BadInput
 from benchmark.evaluate import neighbours, probe, retrieval, zero_shot
 from benchmark.evaluate.metrics import Classification, primary_metric
+from benchmark.evaluate.pointing import Pointed
 from benchmark.evaluate.predictions import Scored, SpaceName, recompute, to_table, val_thresholds
 from benchmark.evaluate.probe import ClassWeight, PaperLoss
 from benchmark.evaluate.resample import plug_in
 from benchmark.evaluate.threshold import Criterion
-from benchmark.result import Measurement, Task
+from benchmark.result import MAPS_EVALUATOR, Measurement, Task
 from benchmark.seeding import derive_seed
 
 Floats = NDArray[np.float64]
@@ -110,6 +111,8 @@ class Space:
     """Class name -> (k, d_t) encoded prompts."""
     aligned: bool
     """Whether pictures and texts live in one space, so that their cosines mean something."""
+    pointed: Pointed | None = None
+    """How the maps of this space did in the pointing game; None where it was not played."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +169,8 @@ def evaluate(
             why_not = _why_no_retrieval(space, dataset, split)
             reasons |= {"retrieval": why_not} if why_not else {}
             pieces += [] if why_not else [_ranked(space, dataset, split)]
+        if space.pointed is not None:
+            pieces.append(Scored(MAPS_EVALUATOR, space.name, "test", split.test, space.pointed.columns(split.test)))
     predictions = to_table(pieces, dataset)
     for space_name, chosen in _thresholds(predictions, dataset, config).items():
         fits[space_name]["val_thresholds"] = chosen

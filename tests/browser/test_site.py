@@ -56,7 +56,8 @@ def address(tmp_path_factory) -> str:
     hostile = f"{DEMO['HOSTILE']}{DEMO['HOSTILE_ATTRIBUTE']}"
     results = [r.model_copy(update={"title": f"ConVIRT {hostile}"}) if r.title == "ConVIRT" else r for r in results]
     run = run.model_copy(update={"dataset": run.dataset.model_copy(update={"classes": (hostile, "Low back pain")})})
-    return build(run, results, tmp_path_factory.mktemp("site")).as_uri()
+    maps = DEMO["maps"](results, phrase=f"canal {hostile}")
+    return build(run, results, tmp_path_factory.mktemp("site"), maps).as_uri()
 
 
 @pytest.fixture
@@ -260,4 +261,68 @@ def test_phone_width_needs_no_sideways_scrolling(page):
         assert left[0] == 400
         assert abs(left[1]) <= 2
     finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+# ------------------------------------------------------------------------------------------ pages of models
+
+MODELS = ("lumbarclip-resnet50", "lumbarclip-vit", "lumbarclip-swin", "convirt", "majority", "metadata-only")
+
+
+def test_every_model_is_reached_from_the_leaderboard_and_leads_back(page, address):
+    """Each name in the table of the best is a link; no page asks for anything or says a word to the console."""
+    links = [a.get_attribute("href") for a in page.find_elements(By.CSS_SELECTOR, "#best th.model a")]
+    assert {link.rpartition("/")[2] for link in links} >= {f"model-{name}.html" for name in MODELS}
+    for link in links:
+        page.get(link)
+        assert page.execute_script("return performance.getEntriesByType('resource').length") == 0
+        assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+        assert page.find_elements(By.TAG_NAME, "script") == []
+        press(page, page.find_element(By.CSS_SELECTOR, ".eyebrow a"))
+        assert page.current_url == address
+
+
+def test_maps_are_drawn_over_their_pictures_and_open_by_keyboard(page, address):
+    """Pictures and maps have a size, maps lie exactly over their pictures, and the folded ones open with Enter."""
+    page.get(address.replace("index.html", "model-lumbarclip-vit.html"))
+    page.execute_script("document.querySelector('#maps').scrollIntoView()")
+    boxes = page.execute_script(
+        """return [...document.querySelectorAll(".variant-maps[open] .seen img")].map((map) => {
+          const box = map.getBoundingClientRect(), seen = map.parentElement.getBoundingClientRect();
+          const drawn = getComputedStyle(map.parentElement).backgroundImage.startsWith('url("data:image/png');
+          return [map.naturalWidth, box.width, Math.abs(box.left - seen.left), box.height - seen.height, drawn];
+        });"""
+    )
+    assert len(boxes) == 3
+    for natural, width, left, height, drawn in boxes:
+        assert natural == 4
+        assert width >= 100
+        assert abs(left) < 1
+        assert abs(height) < 1
+        assert drawn
+    folded = page.find_element(By.CSS_SELECTOR, ".variant-maps:not([open])")
+    folded.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
+    assert folded.get_attribute("open") is not None
+
+
+def test_hostile_phrases_stay_text_on_a_models_page(page, address):
+    page.get(address.replace("index.html", "model-convirt.html"))
+    assert DEMO["HOSTILE"] in page.find_element(By.ID, "maps").text
+    assert "owned" not in page.title.replace(DEMO["HOSTILE"], "")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_models_page_fits_a_phone_in_both_colour_schemes(page, address, scheme):
+    """At 390 px nothing but tables and charts scrolls sideways, and the screenshot is no empty sheet."""
+    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    media = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+    try:
+        page.get(address.replace("index.html", "model-lumbarclip-vit.html"))
+        assert page.execute_script("return document.documentElement.scrollWidth") == 390
+        page.execute_script("document.querySelector('.picture-maps').scrollIntoView()")
+        assert len(page.get_screenshot_as_png()) > 20_000
+    finally:
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

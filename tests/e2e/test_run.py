@@ -153,10 +153,11 @@ def test_encoders_run_once_per_weights_and_image_set(
     monkeypatch.setattr(Extractor, "__init__", spy)
     command("--regime", "frozen,heads", "--heads", "linear-8,linear-16,mlp-8", models="toy")
     assert len(extractors) == 1
-    assert extractors[0].passes["image"] == 60 * 6
+    mapped = 4  # seen again for their patch vectors, which toy has none of and the store does not hold
+    assert extractors[0].passes["image"] == 60 * 6 + mapped
     assert seen(extractors[0]) == extractors[0].passes
     command("--regime", "frozen,heads", "--heads", "linear-4", models="toy")
-    assert extractors[1].passes == {"image": 0, "text": 0}
+    assert extractors[1].passes == {"image": mapped, "text": 0}
 
 
 def test_the_same_command_again_runs_nothing_and_keeps_every_byte(command: Command, tmp_path: Path) -> None:
@@ -380,3 +381,94 @@ def test_bad_input_is_one_sentence_and_exit_code_2(command: Command, arguments: 
 
 def test_an_unknown_model_gets_a_suggestion(command: Command) -> None:
     assert "Did you mean 'toy'" in command(models="toi", code=2).stderr
+
+
+# --------------------------------------------------------------------------------------------- similarity maps
+
+
+def maps_in(folder: Path) -> dict[str, bytes]:
+    return {file.stem: file.read_bytes() for file in sorted((folder / "maps").glob("*.npz"))}
+
+
+def cells_in(folder: Path) -> dict[str, dict[str, object]]:
+    return {file.stem: json.loads(file.read_text()) for file in (folder / "cells").glob("*.json")}
+
+
+def test_cells_with_patch_vectors_leave_maps_and_a_pointing_game(command: Command, tmp_path: Path) -> None:
+    """Trained cells do, an untrained one says why not; the report has the same bytes as the run's."""
+    command("--augmentation", "none", models="toy-patches,majority")
+    folder = tmp_path / "run"
+    trained = {k for k, c in cells_in(folder).items() if c["spec"]["regime"] != "frozen"}  # type: ignore[index]
+    assert set(maps_in(folder)) == trained
+    assert len(trained) == 2
+    for cell in cells_in(folder).values():
+        played = {m["metric"]: m for m in cell["measurements"] if m["evaluator"] == "maps"}  # type: ignore[attr-defined]
+        if cell["id"] in trained:
+            assert set(played) == {"pointing_game", "pointing_game_ceiling"}
+            assert 0 < played["pointing_game"]["chance"] < played["pointing_game_ceiling"]["estimate"]["value"]
+        elif cell["spec"]["model"] == "toy-patches":  # type: ignore[index]
+            assert cell["left_out"]["maps"] == "an untrained projection has no common space"  # type: ignore[index]
+    site = {file.name: file.read_bytes() for file in (folder / "leaderboard").iterdir()}
+    assert site["model-toy-patches.html"].count(b"<img ") > 8
+    shutil.rmtree(folder / "leaderboard")
+    result = CliRunner().invoke(main, ["report", str(folder)])
+    assert result.exit_code == 0, result.output
+    assert {file.name: file.read_bytes() for file in (folder / "leaderboard").iterdir()} == site
+    (folder / "maps" / f"{min(trained)}.npz").write_bytes(b"cut off")
+    damaged = CliRunner().invoke(main, ["report", str(folder)])
+    assert damaged.exit_code == 2
+    assert "delete it, or run with --fresh" in damaged.stderr
+
+
+def test_maps_are_the_same_in_every_run(command: Command, tmp_path: Path) -> None:
+    arguments = ("--augmentation", "none", "--regime", "heads,full")
+    command(*arguments, models="toy-patches")
+    first = maps_in(tmp_path / "run")
+    assert len(first) == 2
+    command(*arguments, "--fresh", models="toy-patches")
+    assert maps_in(tmp_path / "run") == first
+
+
+def test_a_failure_in_explaining_costs_a_cell_its_maps_and_nothing_else(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmark import explain
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no paint left")
+
+    monkeypatch.setattr(explain, "read", refuse)
+    command("--augmentation", "none", "--regime", "heads", models="toy-patches")
+    (cell,) = cells_in(tmp_path / "run").values()
+    assert cell["status"] == "done"
+    assert cell["left_out"] == {"maps": "explaining failed: RuntimeError: no paint left"}
+    assert maps_in(tmp_path / "run") == {}
+
+
+def test_pictures_of_real_data_are_kept_only_where_that_is_asked_for(command: Command, tmp_path: Path) -> None:
+    """Without it no map is written and no page shows one; with it, a finished cell is named and left as it is, and
+    run afresh it has the same id and the same figures."""
+    assert (
+        CliRunner().invoke(main, ["data", "phantom", "--patients", "30", "--out", str(tmp_path / "d")]).exit_code == 0
+    )
+    card = yaml.safe_load((tmp_path / "d" / "card.yaml").read_text())
+    (tmp_path / "d" / "card.yaml").write_text(yaml.safe_dump(card | {"synthetic": False}))
+    arguments = ("--augmentation", "none", "--regime", "heads", "--data", str(tmp_path / "d" / "card.yaml"))
+    folder = tmp_path / "run"
+    command(*arguments, models="toy-patches")
+    page = folder / "leaderboard" / "model-toy-patches.html"
+    assert maps_in(folder) == {}
+    assert b"data:image" not in page.read_bytes()
+    cells = without_timings(folder)
+    again = command(*arguments, "--include-images", models="toy-patches")
+    assert "1 finished rows were run without --include-images" in again.stderr
+    assert maps_in(folder) == {}
+    command(*arguments, "--include-images", "--fresh", models="toy-patches")
+    assert set(maps_in(folder)) == set(cells)
+    assert without_timings(folder) == cells
+    assert b"data:image" in page.read_bytes()
+    quiet = command(*arguments, models="toy-patches")
+    assert "--include-images" not in quiet.stderr
+    assert b"data:image" not in page.read_bytes()
+    command(*arguments, "--fresh", models="toy-patches")
+    assert maps_in(folder) == {}

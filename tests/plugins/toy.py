@@ -3,7 +3,8 @@
 ``toy`` learns (a strided convolution and a hashed bag of words), keeps the whole contract and counts the samples its
 encoders see in ``SEEN``. ``toy-crash`` raises, ``toy-silent`` raises without a word, ``toy-quits`` calls ``sys.exit``,
 ``toy-dies`` takes its process with it, ``toy-nan`` trains to a loss of NaN, the objective of ``toy-objective`` raises.
-``toy-picture`` says that it encodes no text; ``toy-image`` does not say so. ``one-too-few`` rewords too little.
+``toy-patches`` hands out the cells of its map. ``toy-picture`` says that it encodes no text; ``toy-image`` does not say
+so. ``one-too-few`` rewords too little.
 """
 
 from __future__ import annotations
@@ -61,6 +62,12 @@ class Toy(nn.Module):
         return Features(self.words(torch.tensor([i for w in words for i in w]), offsets))
 
 
+class Patches(Toy):
+    def encode_image(self, pixels: Tensor) -> Features:
+        cells = torch.relu(self.convolution(pixels)).flatten(2).mT
+        return Features(cells.mean(dim=1), cells)
+
+
 class Crash(Toy):
     def encode_image(self, pixels: Tensor) -> Features:
         raise RuntimeError("out of cheese")
@@ -115,6 +122,7 @@ class OneTooFew:
 
 ENTRIES = [
     ModelEntry(card("toy"), lambda request: Toy(request.seed)),
+    ModelEntry(card("toy-patches"), lambda request: Patches(request.seed, "toy-patches")),
     ModelEntry(card("toy-crash"), lambda request: Crash(request.seed, "toy-crash")),
     ModelEntry(card("toy-nan"), lambda request: Diverging(request.seed, "toy-nan")),
     ModelEntry(card("toy-image"), lambda request: ImageOnly(request.seed, "toy-image"), trainable=False),
