@@ -5,8 +5,8 @@ from __future__ import annotations
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from benchmark.adapt import (
     train_full,
     train_heads,
 )
-from benchmark.augment import reword
+from benchmark.augment import Rewordings, Source, captions, reword
 from benchmark.config import RunConfig
 from benchmark.data.manifest import Dataset
 from benchmark.data.preprocess import picture
@@ -36,9 +36,9 @@ from benchmark.embed import Extractor, inference, preprocessed, preprocessing
 from benchmark.errors import BrokenModel, TrainingDiverged, UnsupportedModality
 from benchmark.evaluate.protocol import Space, evaluate
 from benchmark.heads import ProjectionPair
-from benchmark.model import BuildRequest, Features, ModelEntry, NaiveModel, VisionLanguageModel
+from benchmark.model import BuildRequest, Features, ModelEntry, NaiveModel, RewordContext, VisionLanguageModel
 from benchmark.plan import FROZEN, Unit
-from benchmark.registry import Registered, Registry
+from benchmark.registry import Registered
 from benchmark.result import CellResult, CellSpec, Failure, Profile, digest
 from benchmark.store import ArrayStore
 
@@ -67,10 +67,12 @@ class Bench:
     config: RunConfig
     dataset: Dataset
     split: Split
-    registry: Registry
+    augmentations: Mapping[str, Source]
+    cache: Path
     store: ArrayStore
     device: torch.device
     provenance: dict[str, Any]
+    _reworded: dict[tuple[str, int], Rewordings] = field(default_factory=dict)
 
     @cached_property
     def distinct_reports(self) -> tuple[str, ...]:
@@ -99,19 +101,21 @@ class Bench:
         texts = self.dataset.reports or ()
         return [report for i in self.pairs if (report := texts[i]) is not None]
 
-    def rewordings(self, name: str, count: int) -> list[list[str]]:
+    def rewordings(self, name: str, count: int, stage: Stage) -> Rewordings:
         """``count`` rewordings of each training pair's report under an augmentation; empty for ``none``."""
         if name == "none":
-            return []
-        registered = self.registry.augmentation(name)
-        reworded = reword(
-            registered.entry.build(),
-            self.train_reports,
-            count,
-            fingerprint=self.split.fingerprint,
-            version=registered.entry.version,
-        )
-        return [reworded[report] for report in self.reports]
+            return Rewordings([])
+        if (name, count) not in self._reworded:
+            context = RewordContext(
+                cache=self.cache / "rewordings" / name,
+                device=str(self.device),
+                weights_dir=self.config.weights_dir,
+                fingerprint=self.split.fingerprint,
+                progress=stage("rewording texts"),
+            )
+            pairs = captions(self.dataset, self.split)
+            self._reworded[name, count] = reword(self.augmentations[name], pairs, count, context)
+        return self._reworded[name, count]
 
 
 def execute(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
@@ -159,7 +163,8 @@ def _towers(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
             if variant.regime == "heads" and variant.augmentation == augmentation
         ]
         try:
-            trained = _train_heads([member for _, member in wanted], augmentation, bench, extractor, embedded, stage)
+            reworded = bench.rewordings(augmentation, bench.config.heads_training.rewordings, stage)
+            trained = _train_heads([member for _, member in wanted], reworded, bench, extractor, embedded, stage)
         except Exception as error:  # noqa: BLE001 - foreign objectives and augmentations cost their own rows alone
             yield from (Finished(failed(unit, spec, bench.provenance, error), None) for spec, _ in wanted)
             continue
@@ -176,7 +181,7 @@ def _towers(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
                 bench,
                 [space],
                 costs_here,
-                _training_record(adapted, bench),
+                _training_record(adapted, bench, reworded),
                 stage,
                 origin=_origin(model),
             )
@@ -186,11 +191,12 @@ def _full(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
     """Towers and heads trained on the train split, then embedded with the weights that came out."""
     (variant, spec) = unit.cells[0]
     profile.reset_peak_memory(bench.device)
+    reworded = bench.rewordings(variant.augmentation, bench.config.full_training.rewordings, stage)
     model = _build(unit, bench)
     start = time.perf_counter()
     adapted = train_full(
         model,
-        _pairs(model, bench, bench.rewordings(variant.augmentation, bench.config.full_training.rewordings)),
+        _pairs(model, bench, reworded.texts),
         variant.head,
         bench.config.full_training,
         seed=spec.seed,
@@ -209,9 +215,8 @@ def _full(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
             _costs(model, bench, stage), adapt_s=seconds, head_parameters=profile.parameters(adapted.pair)
         )
         spaces = [embedded.pooled(), embedded.projected(adapted.pair.cpu())]
-        yield _evaluated(
-            unit, spec, bench, spaces, costs, _training_record(adapted, bench), stage, origin=_origin(model)
-        )
+        training = _training_record(adapted, bench, reworded)
+        yield _evaluated(unit, spec, bench, spaces, costs, training, stage, origin=_origin(model))
 
 
 # --------------------------------------------------------------------------------------------- steps
@@ -312,7 +317,7 @@ def _released(model: VisionLanguageModel, embedded: _Embedded) -> list[Space]:
 
 def _train_heads(
     members: Sequence[HeadMember],
-    augmentation: str,
+    rewordings: Rewordings,
     bench: Bench,
     extractor: Extractor,
     embedded: _Embedded,
@@ -325,7 +330,7 @@ def _train_heads(
         raise UnsupportedModality(
             "heads are trained on pairs, and this model encodes no text; its card may say so, encodes=('image',)"
         )
-    options = bench.rewordings(augmentation, bench.config.heads_training.rewordings)
+    options = rewordings.texts
     reworded = list(dict.fromkeys(text for texts in options for text in texts))
     vectors = [np.stack(list(embedded.text_of.values()))]
     if reworded:
@@ -337,7 +342,7 @@ def _train_heads(
         image=torch.from_numpy(embedded.image[bench.pairs]),
         text=torch.from_numpy(np.concatenate(vectors)),
         report=torch.tensor([row[r] for r in bench.reports]),
-        rewordings={augmentation: torch.tensor([[reworded_row[t] for t in texts] for texts in options])}
+        rewordings={members[0].augmentation: torch.tensor([[reworded_row[t] for t in texts] for texts in options])}
         if options
         else {},
         labels=bench.labels,
@@ -391,9 +396,10 @@ def _origin(model: VisionLanguageModel) -> dict[str, Any]:
     return {"preprocess": preprocessing(model), "tensors_loaded": dict(getattr(model, "loaded", {}))}
 
 
-def _training_record(adapted: Adapted, bench: Bench) -> dict[str, Any]:
+def _training_record(adapted: Adapted, bench: Bench, reworded: Rewordings) -> dict[str, Any]:
     left_out = len(bench.split.train) - len(bench.pairs)
-    return {"losses": list(adapted.losses), "pairs": len(bench.pairs), "left_out_without_report": left_out}
+    record = {"losses": list(adapted.losses), "pairs": len(bench.pairs), "left_out_without_report": left_out}
+    return record | ({"rewordings": reworded.record.model_dump(mode="json")} if reworded.record else {})
 
 
 def _evaluated(

@@ -214,6 +214,35 @@ class DatasetRecord(_Record):
     """Whether the pictures were drawn by a program."""
 
 
+class RewordingRecord(_Record):
+    """What became of an augmentation's texts, in numbers: counted over training pairs."""
+
+    augmentation: str
+    pairs: int
+    asked: int
+    """Texts asked for: so many a pair."""
+    given: int
+    """Texts that came."""
+    kept: int
+    """Texts that are trained on; where a pair has fewer than were asked for, they are repeated."""
+    kept_by_hand: int = 0
+    """Of those, texts that contradict, add or omit, and that a person has approved."""
+    omitting: int = 0
+    """Of those, texts that leave something out, where the augmentation may."""
+    dropped: int
+    """Texts that the check refused."""
+    dropped_by_kind: dict[str, int] = {}
+    """What a text was refused for, as ``adds level``, to the texts; one text may count under several."""
+    left_out_by_hand: int = 0
+    """Texts that a person has turned down."""
+    distinct: int
+    """Different texts among the kept, the reports themselves left out."""
+    original_alone: int
+    """Pairs without any kept text, which are trained on the report twice."""
+    rows_of_other_samples: int = 0
+    """Rows of a file of texts that belong to no training pair of this split, and are not used."""
+
+
 class RunRecord(_Record):
     """``run.json``: what was asked, on what, with what."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmark import augment
 from benchmark.config import RunConfig
 from benchmark.data.audit import audit
 from benchmark.data.manifest import Dataset, load
@@ -45,6 +46,10 @@ one, and far slower where anything else runs. Units run side by side instead, wi
 """
 
 
+_OF_THIS_MACHINE = {"out", "cache", "weights_dir", "data", "plugins", "rewordings"}
+"""Settings that are paths, and nobody else's business."""
+
+
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """Everything that is known before the first unit is run."""
@@ -55,6 +60,7 @@ class Prepared:
     split: Split
     findings: tuple[Finding, ...]
     plan: Plan
+    augmentations: Mapping[str, augment.Source]
     out: Path
     cache: Path
 
@@ -87,7 +93,7 @@ def prepare(config: RunConfig, registry: Registry, reporter: Reporter) -> Prepar
     from benchmark.embed import pick_device, resolve_precision
 
     candidates = _candidates(config, registry)
-    versions = {name: registry.augmentation(name) for name in config.augmentations if name != "none"}
+    sources = augment.find(config, registry)
     precision = resolve_precision(pick_device(config.device), config.precision)
     runs = config.out.parent if config.out else Path("runs")
     cache = config.cache or runs / ".cache"
@@ -102,9 +108,10 @@ def prepare(config: RunConfig, registry: Registry, reporter: Reporter) -> Prepar
         content=dataset.content,
         has=_modalities(dataset, split),
         precision=precision,
-        rewordings={name: f"{r.provider}/{r.entry.version}" for name, r in versions.items()},
+        rewordings={name: source.identity for name, source in sources.items()},
     )
-    return Prepared(config, registry, dataset, split, audit(dataset, split), planned, out, cache)
+    augment.check_files(sources.values(), dataset, split)
+    return Prepared(config, registry, dataset, split, audit(dataset, split), planned, sources, out, cache)
 
 
 def _candidates(config: RunConfig, registry: Registry) -> list[Candidate]:
@@ -217,7 +224,8 @@ def work(prepared: Prepared, session: str, listener: Listener, *, longest_first:
         config=prepared.config,
         dataset=prepared.dataset,
         split=prepared.split,
-        registry=prepared.registry,
+        augmentations=prepared.augmentations,
+        cache=prepared.cache,
         store=ArrayStore(prepared.cache / "embeddings"),
         device=device,
         provenance=provenance(device, worker_count(prepared.config, device.type)),
@@ -297,7 +305,7 @@ def _record(prepared: Prepared, provenance: dict[str, object]) -> RunRecord:
     return RunRecord(
         name=prepared.out.name,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
-        config=prepared.config.model_dump(mode="json", exclude={"out", "cache", "weights_dir", "data", "plugins"})
+        config=prepared.config.model_dump(mode="json", exclude=_OF_THIS_MACHINE)
         | {"weights": _weights_word(prepared.config.weights)},
         dataset=DatasetRecord(
             name=card.name,

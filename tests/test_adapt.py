@@ -19,7 +19,6 @@ from benchmark.adapt import (
     train_full,
     train_heads,
 )
-from benchmark.augment import reword
 from benchmark.config import TrainingConfig
 from benchmark.errors import TrainingDiverged
 from benchmark.heads import ProjectionPair
@@ -187,17 +186,3 @@ def test_every_sample_is_seen_once_an_epoch_in_batches_of_nearly_equal_size() ->
         assert sorted(np.concatenate(epoch).tolist()) == list(range(29))
         assert {len(b) for b in epoch} <= {7, 8}
     assert epochs[0][0].tolist() != epochs[1][0].tolist()
-
-
-class Shout:
-    name = "shout"
-
-    def reword(self, report: str, count: int, rng: np.random.Generator) -> list[str]:
-        return [f"{report} {rng.integers(1000)}" for _ in range(count)]
-
-
-def test_a_reports_rewordings_do_not_depend_on_the_other_reports() -> None:
-    alone = reword(Shout(), ["a"], 3, fingerprint="f", version="1")
-    among = reword(Shout(), ["b", "a", "c", "a"], 3, fingerprint="f", version="1")
-    assert among["a"] == alone["a"]
-    assert reword(Shout(), ["a"], 3, fingerprint="f", version="2") != alone
