@@ -94,10 +94,14 @@ SIDES = {
 """Words for a side or zone, to the form that is compared."""
 
 _TOKEN = re.compile(rf"{WORD.pattern}|\n|\S")
-_LEVEL = re.compile(
+LEVEL = re.compile(
     r"(?<![A-Za-z0-9])[CTDLS]\d{1,2}(?!\d)(?:\s*[-/]\s*[CTDLS]?\d{1,2}(?![\d.]|\s*[mc]m))*",
     re.IGNORECASE,
 )
+"""What is written as a level; ``levels_of`` says which it is, if any."""
+
+_CONTRAST = re.compile(r"\s*T[12]\s*(/\s*T[12]\s*)?", re.IGNORECASE)
+_VERTEBRA = re.compile(r"[A-Za-z]?\d+")
 _VERTEBRAE = {"C": 8, "T": 12, "L": 6, "S": 5}
 _GRADE = re.compile(
     r"\b(?i:grade[ds]?|type|stage|class|modic|schizas|pfirrmann)\s*[-:]?\s*([A-D][1-4]?|IV|V|I{1,3}|[0-5])(?![\w.])"
@@ -163,8 +167,8 @@ def read(text: str) -> Reading:
         found.append(Fact(kind, value, bisect_right(starts, start) - 1))
 
     rest = line
-    for match in _LEVEL.finditer(line):
-        levels = _levels(match[0])
+    for match in LEVEL.finditer(line):
+        levels = levels_of(match[0])
         for level in levels:
             add("level", level, match.start())
         rest = _blanked(rest, match) if levels else rest
@@ -208,13 +212,13 @@ def skeleton(text: str) -> tuple[str, ...]:
     )
 
 
-def _levels(written: str) -> list[str]:
+def levels_of(written: str) -> list[str]:
     """Normalise ``L4/5`` to ``L4-L5``; nothing where it is no level (``T2``, the contrast; ``L9``)."""
-    if re.fullmatch(r"T[12](/T[12])?", re.sub(r"\s", "", written), re.IGNORECASE):
+    if _CONTRAST.fullmatch(written):
         return []
     vertebrae: list[str] = []
     letter = ""
-    for part in re.findall(r"[A-Za-z]?\d+", written):
+    for part in _VERTEBRA.findall(written):
         letter = part[0].upper().replace("D", "T") if part[0].isalpha() else letter
         number = int(part.lstrip("CTDLSctdls"))
         if not 1 <= number <= _VERTEBRAE[letter]:
@@ -267,4 +271,4 @@ def _list_goes_on(words: Sequence[str], comma: int) -> bool:
 
 def _says_something(word: str) -> bool:
     """Whether a word can be what is negated: not a mark, joining word, negation, level or figure."""
-    return word[0].isalpha() and word not in _JOINING | NEGATIONS and not _LEVEL.match(word)
+    return word[0].isalpha() and word not in _JOINING | NEGATIONS and not LEVEL.match(word)

@@ -8,7 +8,8 @@ level. Two texts agree where their sets of statements do.
 How a sentence is taken apart: clauses end at marks, joining words (``and``, ``with``) and turns (``but``). Sides,
 grades and numbers belong to all findings of their clause; a clause of nothing else (``, grade B``) belongs to the one
 before it, or opens the next. A level holds for its clause and the clauses after it in the sentence; a level that comes
-first and ends in a colon, for all sentences up to the next level; and a report's only level, for the whole report.
+first and ends in a colon, for all sentences up to the next level; and a report's only level, for the whole report. The
+vertebra of a nerve root (``L5 root``) is a detail like a side.
 
 What it cannot see, and what follows: findings are known by a list and by medical endings, so an unknown word may be
 added or exchanged unnoticed, unless it is negated; which structure a finding is about (canal, foramen, root), size and
@@ -87,10 +88,13 @@ ENDINGS = re.compile(
 JOINTS = frozenset({"and", "or", "nor", "with", "without", "&", "plus"})
 """Words at which a new clause begins, beside the turns."""
 
+ROOT = frozenset({"nerve", "root", "roots", "exit", "exiting", "traversing"})
+"""Words behind a vertebra that make it the name of a nerve root, and no place where a finding is."""
+
 LIGHT = FILLERS | frozenset(
     WORD.findall(
         "a an and or nor with level levels disc discs side sided aspect more to up measuring measures mm cm "
-        "degrees type stage class grade graded modic schizas pfirrmann"
+        "degrees type stage class grade graded modic schizas pfirrmann feature features"
     )
 )
 """Words that a clause may hold and still say nothing but a level, a side, a grade or a number."""
@@ -242,14 +246,14 @@ class _Clause:
     findings: set[tuple[str, bool]] = field(default_factory=set)
     levels: set[str] = field(default_factory=set)
     details: set[tuple[str, str]] = field(default_factory=set)
-    """Kind and value of sides, grades and numbers."""
+    """Kind and value of sides, grades, numbers and levels of nerve roots."""
     bare: bool = True
     """Whether it holds nothing but facts and light words."""
     colon: bool = False
     """Whether it ends in one."""
 
 
-@lru_cache(maxsize=2**15)  # a report is compared with several rewordings, and a rewording is often asked about twice
+@lru_cache(maxsize=2**10)  # a report is compared with each of its rewordings
 def _statements(text: str) -> _Statements:
     reading = read(text)
     findings: dict[tuple[str, bool], set[str]] = {}
@@ -295,7 +299,7 @@ def _sentences(reading: Reading) -> Iterable[list[_Clause]]:
     for fact in reading.facts:
         facts_at.setdefault(fact.at, []).append(fact)
     for span in _spans(reading.words):
-        known = any(_finding(reading.words[at]) for at in span if at in reading.negated)
+        known = any(finding_of(reading.words[at]) for at in span if at in reading.negated)
         clauses = [_Clause()]
         for at in span:
             word = reading.words[at]
@@ -303,7 +307,8 @@ def _sentences(reading: Reading) -> Iterable[list[_Clause]]:
                 clauses[-1].colon = word == ":"
                 clauses.append(_Clause())
                 continue
-            _add(clauses[-1], word, facts_at.get(at, []), negated=at in reading.negated, known=known)
+            root = at + 1 < span.stop and reading.words[at + 1] in ROOT
+            _add(clauses[-1], word, facts_at.get(at, []), root=root, negated=at in reading.negated, known=known)
         yield [clause for clause in clauses if clause.findings or clause.levels or clause.details or not clause.bare]
 
 
@@ -317,14 +322,14 @@ def _spans(words: Sequence[str]) -> Iterable[range]:
     yield range(start, len(words))
 
 
-def _add(clause: _Clause, word: str, facts: Sequence[Fact], *, negated: bool, known: bool) -> None:
+def _add(clause: _Clause, word: str, facts: Sequence[Fact], *, root: bool, negated: bool, known: bool) -> None:
     """Put one word into its clause; a negated stretch without a known finding makes findings of its words."""
     for fact in facts:
-        if fact.kind == "level":
+        if fact.kind == "level" and not (root and "-" not in fact.value):
             clause.levels.add(fact.value)
         else:
             clause.details.add((fact.kind, fact.value))
-    finding = _finding(word)
+    finding = finding_of(word)
     if finding:
         clause.findings.add((finding, negated))
     elif negated and not known and not facts and word not in LIGHT:
@@ -334,8 +339,8 @@ def _add(clause: _Clause, word: str, facts: Sequence[Fact], *, negated: bool, kn
 
 
 @lru_cache(maxsize=2**14)
-def _finding(word: str) -> str:
-    """The finding that a word stands for; nothing where it stands for none."""
+def finding_of(word: str) -> str:
+    """The finding that a word, in lower case, stands for; nothing where it stands for none."""
     for part in (word, *word.split("-")):
         match = _KNOWN.fullmatch(part)
         if match and match.lastgroup:
