@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 WORD = re.compile(r"\w+(?:(?:[-/'*]|(?<=\d)[.,](?=\d))\w+)*")
 """A word. Compounds are one word, so that ``L4-L5``, ``6.5mm`` and ``well-defined`` are never taken apart."""
@@ -128,8 +128,7 @@ class Facts:
     """Words under a negation, fillers left out; lower case."""
 
 
-@dataclass(frozen=True)
-class Fact:
+class Fact(NamedTuple):
     """One level, side, grade or number, and where it stands."""
 
     kind: Literal["level", "side", "grade", "number"]
@@ -174,7 +173,7 @@ def read(text: str) -> Reading:
         rest = _blanked(rest, match) if levels else rest
     for match in _SIDE.finditer(line):
         add("side", SIDES[match[0].lower()], match.start())
-    for match in list(_GRADE.finditer(rest)):
+    for match in _GRADE.finditer(rest):
         add("grade", _ROMAN.get(match[1], match[1]), match.start())
         rest = _blanked(rest, match)
     for match in _SEVERITY.finditer(line):

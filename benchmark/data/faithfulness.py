@@ -149,11 +149,11 @@ def refused(found: Iterable[Change], *, may_omit: bool) -> tuple[Change, ...]:
 
 @dataclass(frozen=True)
 class _Statements:
-    values: dict[str, frozenset[str]]
+    values: dict[str, set[str]]
     """Kind of fact -> all values, wherever they stand."""
-    findings: dict[tuple[str, bool], frozenset[str]]
+    findings: dict[tuple[str, bool], set[str]]
     """Finding, whether negated -> levels; ``""`` is a level that is not said."""
-    details: dict[tuple[str, str, str], frozenset[str]]
+    details: dict[tuple[str, str, str], set[str]]
     """Finding (``""`` where none is known), kind, value -> levels."""
     reading: Reading = field(compare=False)
 
@@ -222,14 +222,14 @@ def _kind(kind: str) -> Kind:
     return next(each for each in KINDS if each == kind)
 
 
-def _all_in(levels: frozenset[str], there: frozenset[str] | None, old: _Statements) -> bool:
+def _all_in(levels: set[str], there: set[str] | None, old: _Statements) -> bool:
     """Whether the report has it wherever the rewording has it; a level that the report never names is said already."""
     if there is None:
         return False
     return all(level in there or level == "" or level not in old.values["level"] for level in levels)
 
 
-def _still_in(levels: frozenset[str], there: frozenset[str] | None, new: _Statements) -> bool:
+def _still_in(levels: set[str], there: set[str] | None, new: _Statements) -> bool:
     """Whether the rewording still has it wherever the report has it; a level that is gone is said already."""
     if there is None:
         return False
@@ -252,45 +252,39 @@ class _Clause:
     colon: bool = False
     """Whether it ends in one."""
 
+    @property
+    def says_something(self) -> bool:
+        return not self.bare or bool(self.findings or self.levels or self.details)
+
 
 @lru_cache(maxsize=2**10)  # a report is compared with each of its rewordings
 def _statements(text: str) -> _Statements:
     reading = read(text)
+    values = _valued(reading.facts)
+    unsaid = set(values["level"] if len(values["level"]) == 1 else {""})
     findings: dict[tuple[str, bool], set[str]] = {}
     details: dict[tuple[str, str, str], set[str]] = {}
     heading: set[str] = set()
     for clauses in _sentences(reading):
         opening, groups = _grouped(clauses)
-        named = opening.levels.union(*(group.levels for group in groups))
         if opening.colon and opening.levels:
             heading = opening.levels
-        elif named:
+        elif opening.levels or any(group.levels for group in groups):
             heading = set()
         for group, levels in zip(groups, _scopes(opening, groups, heading), strict=True):
             for finding, negated in group.findings:
                 if finding:
-                    findings.setdefault((finding, negated), set()).update(levels or {""})
+                    findings.setdefault((finding, negated), set()).update(levels or unsaid)
                 for kind, value in group.details:
-                    details.setdefault((finding, kind, value), set()).update(levels or {""})
-    values = _valued(reading.facts)
-    only = next(iter(values["level"])) if len(values["level"]) == 1 else ""
-    return _Statements(
-        values,
-        {key: _resolved(levels, only) for key, levels in findings.items()},
-        {key: _resolved(levels, only) for key, levels in details.items()},
-        reading,
-    )
+                    details.setdefault((finding, kind, value), set()).update(levels or unsaid)
+    return _Statements(values, findings, details, reading)
 
 
-def _valued(facts: Sequence[Fact]) -> dict[str, frozenset[str]]:
+def _valued(facts: Sequence[Fact]) -> dict[str, set[str]]:
     values: dict[str, set[str]] = {kind: set() for kind in KINDS}
     for fact in facts:
         values[fact.kind].add(fact.value)
-    return {kind: frozenset(found) for kind, found in values.items()}
-
-
-def _resolved(levels: set[str], only: str) -> frozenset[str]:
-    return frozenset(level or only for level in levels)
+    return values
 
 
 def _sentences(reading: Reading) -> Iterable[list[_Clause]]:
@@ -298,18 +292,37 @@ def _sentences(reading: Reading) -> Iterable[list[_Clause]]:
     facts_at: dict[int, list[Fact]] = {}
     for fact in reading.facts:
         facts_at.setdefault(fact.at, []).append(fact)
-    for span in _spans(reading.words):
-        known = any(finding_of(reading.words[at]) for at in span if at in reading.negated)
-        clauses = [_Clause()]
+    words, negated = reading.words, reading.negated
+    for span in _spans(words):
+        known = any(finding_of(words[at]) for at in span if at in negated) if negated else True
+        clause = _Clause()
+        clauses = [clause]
         for at in span:
-            word = reading.words[at]
+            word = words[at]
             if word in _ENDS:
-                clauses[-1].colon = word == ":"
-                clauses.append(_Clause())
-                continue
-            root = at + 1 < span.stop and reading.words[at + 1] in ROOT
-            _add(clauses[-1], word, facts_at.get(at, []), root=root, negated=at in reading.negated, known=known)
-        yield [clause for clause in clauses if clause.findings or clause.levels or clause.details or not clause.bare]
+                if clause.says_something:
+                    clause.colon = word == ":"
+                    clause = _Clause()
+                    clauses.append(clause)
+            elif finding := finding_of(word):
+                clause.findings.add((finding, at in negated))
+            elif at not in facts_at and word not in LIGHT and word[0].isalpha():
+                # A negated stretch without a known finding makes findings of its words.
+                if not known and at in negated:
+                    clause.findings.add((word, True))
+                else:
+                    clause.bare = False
+            for fact in facts_at.get(at, ()):
+                if fact.kind != "level" or _is_root(fact, words, span):
+                    clause.details.add((fact.kind, fact.value))
+                else:
+                    clause.levels.add(fact.value)
+        yield clauses if clause.says_something else clauses[:-1]
+
+
+def _is_root(fact: Fact, words: Sequence[str], span: range) -> bool:
+    """Whether a vertebra names a nerve root."""
+    return "-" not in fact.value and fact.at + 1 < span.stop and words[fact.at + 1] in ROOT
 
 
 def _spans(words: Sequence[str]) -> Iterable[range]:
@@ -320,22 +333,6 @@ def _spans(words: Sequence[str]) -> Iterable[range]:
             yield range(start, at)
             start = at + 1
     yield range(start, len(words))
-
-
-def _add(clause: _Clause, word: str, facts: Sequence[Fact], *, root: bool, negated: bool, known: bool) -> None:
-    """Put one word into its clause; a negated stretch without a known finding makes findings of its words."""
-    for fact in facts:
-        if fact.kind == "level" and not (root and "-" not in fact.value):
-            clause.levels.add(fact.value)
-        else:
-            clause.details.add((fact.kind, fact.value))
-    finding = finding_of(word)
-    if finding:
-        clause.findings.add((finding, negated))
-    elif negated and not known and not facts and word not in LIGHT:
-        clause.findings.add((word, True))
-    elif not facts and word not in LIGHT and word[0].isalpha():
-        clause.bare = False
 
 
 @lru_cache(maxsize=2**14)
@@ -357,13 +354,16 @@ def _grouped(clauses: Sequence[_Clause]) -> tuple[_Clause, list[_Clause]]:
     opening, groups = _Clause(), list[_Clause]()
     for clause in clauses:
         if clause.findings or not clause.bare:
-            details = clause.details | (set() if groups else opening.details)
-            groups.append(_Clause(clause.findings or {("", False)}, set(clause.levels), details))
+            clause.findings = clause.findings or {("", False)}
+            clause.details |= set() if groups else opening.details
+            groups.append(clause)
         elif not groups:
-            opening = _Clause(set(), opening.levels | clause.levels, opening.details | clause.details)
+            opening.levels |= clause.levels
+            opening.details |= clause.details
             opening.colon = clause.colon
         elif clause.levels and clause.details:  # mild bulge at L4/5 and severe at L5/S1
-            groups.append(_Clause(groups[-1].findings, set(clause.levels), set(clause.details)))
+            clause.findings = groups[-1].findings
+            groups.append(clause)
         else:
             groups[-1].levels |= clause.levels
             groups[-1].details |= clause.details

@@ -59,8 +59,8 @@ PROPER = frozenset({"Schmorl", "Schmorls", "Tarlov", "Modic", "Pfirrmann", "Schi
 
 _LEVELS = rf"{LEVEL.pattern}(?:\s*(?:,|&|and)\s*(?:{LEVEL.pattern}))*"
 _SEEN = rf"(?:{'|'.join(SEEN)})"
-_SENTENCE = re.compile(r"(?<=[;!?])\s+|(?<=[\w)][\w) ]\.)\s+|\s*\n\s*")
-"""Between sentences; not behind ``1.`` or ``c.``."""
+_SENTENCE = re.compile(r"(?:(?<=[;!?])|(?<=[\w)][\w) ]\.))\s+")
+"""Between two sentences of a line; not behind ``1.`` or ``c.``."""
 
 _BULLET = re.compile(r"^[\s\-•*/.,]+")
 _HEADING = re.compile(rf"(?:at\s+(?:the\s+)?)?(?P<level>{_LEVELS})(?:\s+levels?)?\s*:\s*(?P<rest>.*)", re.I | re.S)
@@ -127,8 +127,9 @@ class Paraphrase:
             if len(texts) == count:
                 break
             text = _Writer(rng).write(blocks)
-            if _words(text) not in seen and not changes(report, text):
-                seen.add(_words(text))
+            words = _words(text)
+            if words not in seen and not changes(report, text):
+                seen.add(words)
                 texts.append(text)
         texts = texts or [report]
         return (texts + texts[-1:] * count)[:count]
@@ -143,23 +144,31 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _parse(report: str) -> list[_Block]:
     blocks: list[_Block] = []
-    for sentence in _SENTENCE.split(report):
-        text = _BULLET.sub("", sentence).rstrip(" .;\t")
-        if not WORD.search(text):
-            continue
-        if heading := _HEADING.fullmatch(text):
-            blocks.append(_Block(heading["level"], _items(heading["rest"]), open=True))
-            continue
-        text = text.rstrip(" :")
-        if opening := _OPENING.fullmatch(text):
-            blocks.append(_Block(opening["level"], _items(opening["rest"])))
-        elif (trailing := _TRAILING.fullmatch(text)) and not LEVEL.search(trailing["core"]):
-            blocks.append(_Block(trailing["level"], [_item(trailing["core"], trailing["rest"] or "")]))
-        elif blocks and blocks[-1].open and not LEVEL.search(text):
-            blocks[-1].items += _items(text)
-        else:
-            blocks.append(_Block("", _items(text)))
+    for line in report.splitlines():
+        for sentence in _SENTENCE.split(line):
+            text = _BULLET.sub("", sentence).rstrip(" .;\t")
+            if not WORD.search(text):
+                continue
+            if LEVEL.search(text):
+                blocks.append(_with_level(text))
+            elif blocks and blocks[-1].open:
+                blocks[-1].items += _items(text.rstrip(" :"))
+            else:
+                blocks.append(_Block("", _items(text.rstrip(" :"))))
     return blocks
+
+
+def _with_level(text: str) -> _Block:
+    """A sentence that names a level: in front, at its end, or where it has to stay."""
+    if heading := _HEADING.fullmatch(text):
+        return _Block(heading["level"], _items(heading["rest"]), open=True)
+    text = text.rstrip(" :")
+    if opening := _OPENING.fullmatch(text):
+        return _Block(opening["level"], _items(opening["rest"]))
+    trailing = _TRAILING.fullmatch(text)
+    if trailing and not LEVEL.search(trailing["core"]):
+        return _Block(trailing["level"], [_item(trailing["core"], trailing["rest"] or "")])
+    return _Block("", _items(text))
 
 
 def _items(text: str) -> list[_Item]:
