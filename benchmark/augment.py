@@ -22,7 +22,7 @@ from benchmark.errors import BadInput, BrokenModel
 from benchmark.model import Augmentation, AugmentationEntry, Captioned, PicturedAugmentation, RewordContext
 from benchmark.registry import Registry
 from benchmark.result import RewordingRecord, digest
-from benchmark.reworded_file import Candidate, TextFile
+from benchmark.reworded_file import Candidate, Row, TextFile, write
 from benchmark.seeding import generator
 
 FILE = "file"
@@ -147,6 +147,37 @@ def check_files(sources: Iterable[Source], dataset: Dataset, split: Split) -> No
             source.augmentation.of(captions(dataset, split))
 
 
+# --------------------------------------------------------------------------------------------- writing down
+
+
+def write_file(
+    path: Path, source: Source, pairs: Sequence[Captioned], count: int, context: RewordContext, *, include_dropped: bool
+) -> RewordingRecord:
+    """Write an augmentation's texts, with what the check says of them, for a person to read and correct.
+
+    One row a text: of each pair, where the augmentation looks at pictures; else of each distinct report, under the
+    first sample that has it.
+
+    Raises:
+        BadInput: where the file exists, for somebody may have worked on it.
+    """
+    if path.exists():
+        raise BadInput(f"{path} exists, and may hold corrections; give another --out, or move it away")
+    verdicts = judged(source, pairs, count, context)
+    whole = list(zip(pairs, verdicts, strict=True))
+    first = {pair.report: pair.sample for pair in reversed(pairs)}
+    per_pair = isinstance(source.augmentation, PicturedAugmentation)
+    rows = [
+        Row(pair.sample, pair.report, verdict.text, str(verdict))
+        for pair, each in whole
+        if per_pair or first[pair.report] == pair.sample
+        for verdict in each
+        if verdict.kept or include_dropped
+    ]
+    write(path, rows)
+    return _record(source, pairs, count, verdicts, _used(verdicts, count))
+
+
 # --------------------------------------------------------------------------------------------- asking
 
 
@@ -170,12 +201,17 @@ def reword(source: Source, pairs: Sequence[Captioned], count: int, context: Rewo
         BrokenModel: where an augmentation gives anything else than it was asked for.
     """
     verdicts = judged(source, pairs, count, context)
-    kept = [[verdict for verdict in each if verdict.kept][:count] for each in verdicts]
+    kept = _used(verdicts, count)
     texts = []
     for pair, used in zip(pairs, kept, strict=True):
         options = [verdict.text for verdict in used] or [pair.report]
         texts.append([options[i % len(options)] for i in range(count)])
     return Rewordings(texts, _record(source, pairs, count, verdicts, kept))
+
+
+def _used(verdicts: Sequence[Sequence[Verdict]], count: int) -> list[list[Verdict]]:
+    """The texts of each pair that are trained on."""
+    return [[verdict for verdict in each if verdict.kept][:count] for each in verdicts]
 
 
 def judged(source: Source, pairs: Sequence[Captioned], count: int, context: RewordContext) -> list[tuple[Verdict, ...]]:
