@@ -93,6 +93,10 @@ class RunConfig(BaseModel):
     preset: str = "quick"
     regimes: tuple[Regime, ...] = REGIMES
     augmentations: tuple[str, ...] = ("none",)
+    augmentation_options: dict[str, dict[str, Any]] = {}
+    """Augmentation -> its settings."""
+    rewordings: Path | None = None
+    """The texts of the augmentation ``file``, as ``data augment`` writes them."""
     heads: tuple[str, ...] = ("linear-256",)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     split_seed: int = Field(0, ge=0)

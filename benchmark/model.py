@@ -245,6 +245,48 @@ class Augmentation(Protocol):
         """Give ``count`` rewordings of one report; the same generator state gives the same rewordings."""
 
 
+@dataclass(frozen=True, eq=False)
+class Captioned:
+    """A training picture and its report."""
+
+    sample: str
+    report: str
+    pixels: NDArray[np.uint8]
+    """(H, W) or (H, W, 3)."""
+    pixel_hash: str
+
+
+@dataclass(frozen=True)
+class RewordContext:
+    """What an augmentation that looks at pictures works with. New fields never break it."""
+
+    cache: Path
+    """Folder of its own, in which it may keep finished work: a killed command goes on from there."""
+    device: str
+    weights_dir: Path | None
+    fingerprint: str
+    """Of the split; seeds whatever is drawn."""
+    progress: Callable[[int, int], None]
+    """Called with (pairs done, pairs in all)."""
+
+
+@runtime_checkable
+class PicturedAugmentation(Protocol):
+    """Rewordings of training reports by something that sees the picture too."""
+
+    name: str
+
+    def identify(self, weights_dir: Path | None) -> str:
+        """Say in a digest which files it will write with, without loading them: part of every cell's id.
+
+        Raises:
+            MissingWeights: where they are not on this machine; asked before anything is trained.
+        """
+
+    def reword_pairs(self, pairs: Sequence[Captioned], count: int, *, context: RewordContext) -> list[list[str]]:
+        """Give up to ``count`` rewordings of each pair's report, in the order of the pairs."""
+
+
 @dataclass(frozen=True)
 class ModelEntry:
     """What an entry point of group ``lumbarclip_benchmark.models`` holds."""
@@ -278,6 +320,9 @@ class AugmentationEntry:
 
     name: str
     summary: str
-    build: Callable[[], Augmentation]
+    build: Callable[..., Augmentation | PicturedAugmentation]
+    """Called with the settings that a run gives for it under ``augmentation_options``; without any by default."""
     version: str = "1"
     """Raised whenever the same report and seed would give other rewordings."""
+    may_omit: bool = False
+    """Whether its texts are used also where they leave out some of what the report states, as a summary does."""

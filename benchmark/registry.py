@@ -47,11 +47,11 @@ class Registered(Generic[Entry]):
 class _Shelf(Generic[Entry]):
     """All entries of one kind, usable and broken."""
 
-    def __init__(self, kind: type[Entry], word: str, reserved: str) -> None:
+    def __init__(self, kind: type[Entry], word: str, *reserved: str) -> None:
         self.kind = kind
         self.word = word
         self.reserved = reserved
-        """The name that no entry may take, as the command line means something else by it."""
+        """Names that no entry may take, as the command line means something else by them."""
         self.usable: dict[str, Registered[Entry]] = {}
         self.broken: dict[str, str] = {}
 
@@ -113,10 +113,9 @@ class _Shelf(Generic[Entry]):
         own = _name(entry)
         if own != name:
             return f"it is registered as {name!r} but calls itself {own!r}"
-        if own == self.reserved or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", own):
-            return (
-                f"{own!r} cannot be a name: use letters, digits, '.', '_' and '-', and not the word {self.reserved!r}"
-            )
+        if own in self.reserved or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", own):
+            words = " or ".join(map(repr, self.reserved))
+            return f"{own!r} cannot be a name: use letters, digits, '.', '_' and '-', and not the word {words}"
         return ""
 
     def get(self, name: str) -> Registered[Entry]:
@@ -140,7 +139,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._models = _Shelf(ModelEntry, "model", "all")
-        self._augmentations = _Shelf(AugmentationEntry, "augmentation", "none")
+        self._augmentations = _Shelf(AugmentationEntry, "augmentation", "none", "file")
 
     @classmethod
     def load(cls, plugins: Sequence[Path] = ()) -> Registry:
@@ -162,7 +161,7 @@ class Registry:
         return {r.name: r for r in sorted(entries, key=lambda r: (r.entry.kind == "naive", r.name))}
 
     def augmentations(self) -> Mapping[str, Registered[AugmentationEntry]]:
-        """Usable augmentations by name, in alphabetical order; ``none`` is built in and has no entry."""
+        """Usable augmentations by name, in alphabetical order; ``none`` and ``file`` are built in."""
         return dict(sorted(self._augmentations.usable.items()))
 
     @property
