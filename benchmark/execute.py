@@ -183,9 +183,12 @@ def _towers(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
     view = _view(extractor, bench, stage)
     for variant, spec in unit.cells:
         if variant == FROZEN:
-            released = _released(model, embedded)
-            maps = _released_maps(model, view, bench) if released else _NO_SPACE
-            spaces = [embedded.pooled(), *(replace(space, pointed=maps.pointed) for space in released)]
+            released = _released_projections(model, bench.device)
+            spaces, maps = [embedded.pooled()], _NO_SPACE
+            if released is not None:
+                with inference(model):
+                    maps = _maps(view, *released, bench)
+                    spaces.append(replace(embedded.aligned(*released), pointed=maps.pointed))
             yield _evaluated(unit, spec, bench, spaces, costs, {}, stage, origin=_origin(model), maps=maps)
     for augmentation in sorted({variant.augmentation for variant, _ in unit.cells}):
         wanted = [
@@ -341,16 +344,14 @@ class _Embedded:
         return Space("pooled", self.image, None, None, aligned=False)
 
     def projected(self, pair: ProjectionPair) -> Space:
-        return self._aligned(
-            lambda features: pair.project_image(features.pooled), lambda features: pair.project_text(features.pooled)
-        )
+        return self.aligned(pair.project_image, pair.project_text)
 
-    def _aligned(self, image: Callable[[Features], Tensor], text: Callable[[Features], Tensor]) -> Space:
+    def aligned(self, image: explain.Project, text: explain.Project) -> Space:
         with torch.inference_mode():
-            pictures = image(Features(torch.from_numpy(self.image))).numpy()
+            pictures = image(torch.from_numpy(self.image)).numpy()
             if self.text_of is None:
                 return Space("projected", pictures, None, None, aligned=True)
-            vectors = text(Features(torch.from_numpy(np.stack(list(self.text_of.values()))))).numpy()
+            vectors = text(torch.from_numpy(np.stack(list(self.text_of.values())))).numpy()
         row = {t: i for i, t in enumerate(self.text_of)}
         texts = np.full((len(pictures), vectors.shape[1]), np.nan, dtype=np.float32)
         for i, report in enumerate(self.reports):
@@ -375,13 +376,18 @@ def _embed(extractor: Extractor, bench: Bench, stage: Stage) -> _Embedded:
     return _Embedded(image, text_of, dataset.reports or (), prompts if text_of else {})
 
 
-def _released(model: VisionLanguageModel, embedded: _Embedded) -> list[Space]:
-    """The space behind a model's own published projections, where it has them."""
+def _released_projections(
+    model: VisionLanguageModel, device: torch.device
+) -> tuple[explain.Project, explain.Project] | None:
+    """A model's own published projections of vectors on the CPU, wherever the model is."""
     image, text = getattr(model, "project_image", None), getattr(model, "project_text", None)
     if image is None or text is None:
-        return []
-    with inference(model):
-        return [embedded._aligned(image, text)]
+        return None
+
+    def through(project: Callable[[Features], Tensor]) -> explain.Project:
+        return lambda vectors: project(Features(vectors.to(device))).cpu()
+
+    return through(image), through(text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -416,17 +422,6 @@ def _maps(
         return _Explained(why_not=_why_no_maps(error))
     # Pictures of patients are kept only where that was asked for; the game's figures show none.
     return _Explained(maps if bench.config.include_images or bench.dataset.card.synthetic else None, pointed)
-
-
-def _released_maps(model: VisionLanguageModel, view: explain.View | str, bench: Bench) -> _Explained:
-    """Maps behind a model's own published projections."""
-    image, text = getattr(model, "project_image"), getattr(model, "project_text")  # noqa: B009 - not in the Protocol
-
-    def through(project: Callable[[Features], Tensor]) -> explain.Project:
-        return lambda vectors: project(Features(vectors.to(bench.device))).cpu()
-
-    with inference(model):
-        return _maps(view, through(image), through(text), bench)
 
 
 def _why_no_maps(error: Exception) -> str:
