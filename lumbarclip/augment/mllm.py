@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from benchmark.errors import BadInput, MissingWeights
-from benchmark.model import AugmentationEntry, Captioned, RewordContext
+from benchmark.model import Captioned, RewordContext
 from benchmark.result import digest, write_atomically
 from benchmark.seeding import derive_seed
 from benchmark.weights import folder_digest, folders_for
@@ -286,11 +286,3 @@ class _Draws:
         import torch
 
         return -torch.empty(n).exponential_(generator=generator).log()
-
-
-ENTRY = AugmentationEntry(
-    name="mllm",
-    summary="A multimodal language model that sees the picture, by default LLaVA-Med v1.5 (LumbarCLIP, section 3.1)",
-    build=MLLM,
-    may_omit=True,
-)

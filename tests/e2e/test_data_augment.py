@@ -133,10 +133,15 @@ def test_what_cannot_be_done_is_one_sentence(card: Path, tmp_path: Path) -> None
     assert "may hold corrections" in augment(card, tmp_path / "texts.csv", code=2).stderr
     assert "writes no texts" in augment(card, tmp_path / "a.csv", name="file", code=2).stderr
     assert "Did you mean 'eda'" in augment(card, tmp_path / "a.csv", name="edda", code=2).stderr
+    absent = augment(card, tmp_path / "a.csv", "--weights-dir", tmp_path, name="mllm", code=2).stderr
+    assert "llava-med-v1.5-mistral-7b, which is not on this machine" in absent
+    assert absent.count("\n") == 1
     save(tmp_path / "b.csv", [{"sample": "x", "report": "a", "rewording": "b", "use": "perhaps"}])
     assert "write yes, no, or nothing" in run(card, tmp_path / "b.csv", tmp_path / "run", code=2).stderr
     sample = load(card, cache=card.parent / "cache").sample_ids
     save(tmp_path / "c.csv", [{"sample": each, "report": "a", "rewording": "b", "use": ""} for each in sample])
     refused = run(card, tmp_path / "c.csv", tmp_path / "run", code=2)
     assert "is another one in the dataset" in refused.stderr
-    assert not (tmp_path / "run").exists()
+    words = ["run", "--models", "majority", "--augmentation", "none,mllm", "--out", tmp_path / "run"]
+    assert "not on this machine" in call(*words, code=2).stderr
+    assert not (tmp_path / "run").exists(), "all of this is said before anything is trained"

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from benchmark.augment import Source, reword
 from benchmark.errors import BadInput, MissingWeights
 from benchmark.model import Captioned, PicturedAugmentation, RewordContext
+from lumbarclip import cards
 from lumbarclip.augment import mllm
-from lumbarclip.augment.mllm import ENTRY, MLLM, MODEL, Writer, prompt
+from lumbarclip.augment.mllm import MLLM, MODEL, Writer, prompt
 from lumbarclip.augment.mllm_output import sentences
 
 # --------------------------------------------------------------------------------------------- reading answers
@@ -139,7 +140,7 @@ def test_the_prompt_is_the_papers() -> None:
 
 
 def test_the_entry_builds_one_that_looks_at_pictures() -> None:
-    built = ENTRY.build()
+    built = cards.MLLM.make()
     assert isinstance(built, PicturedAugmentation)
     assert (built.name, built.model, built.temperature, built.max_new_tokens) == ("mllm", MODEL, 0.2, 1024)  # type: ignore[attr-defined]
 
