@@ -6,7 +6,6 @@ contradicts its report, or adds to it, is not trained on. Nor is one that omits,
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -122,12 +121,7 @@ def _plugin(name: str, config: RunConfig, registry: Registry) -> Source:
 
 
 def _build(name: str, entry: AugmentationEntry, options: Mapping[str, object]) -> Augmentation | PicturedAugmentation:
-    if options:
-        try:
-            inspect.signature(entry.build).bind(**options)
-        except TypeError as error:
-            raise BadInput(f"augmentation_options.{name}: {error}") from error
-    augmentation = entry.build(**options)
+    augmentation = entry.make(options)
     if not isinstance(augmentation, Augmentation | PicturedAugmentation):
         raise BadInput(
             f"augmentation {name!r} builds a {type(augmentation).__name__}, which has neither 'reword' nor "

@@ -103,12 +103,11 @@ class _Shelf(Generic[Entry]):
 
     def problem(self, entry: Entry, name: str) -> str:
         """What is wrong with an entry, in words; nothing where it is sound."""
-        if isinstance(entry, ModelEntry):
-            if isinstance(entry.build, str) and not re.fullmatch(r"[\w.]+:\w+", entry.build):
-                return f"its build {entry.build!r} is not of the form 'module:function'"
-            if entry.kind not in ("encoder", "naive"):
-                return f"its kind is {entry.kind!r}; it must be 'encoder' or 'naive'"
-        if not callable(entry.build) and not (isinstance(entry, ModelEntry) and isinstance(entry.build, str)):
+        if isinstance(entry.build, str) and not re.fullmatch(r"[\w.]+:\w+", entry.build):
+            return f"its build {entry.build!r} is not of the form 'module:function'"
+        if isinstance(entry, ModelEntry) and entry.kind not in ("encoder", "naive"):
+            return f"its kind is {entry.kind!r}; it must be 'encoder' or 'naive'"
+        if not callable(entry.build) and not isinstance(entry.build, str):
             return "its build is not a function"
         own = _name(entry)
         if own != name:

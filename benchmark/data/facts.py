@@ -18,10 +18,14 @@ WORD = re.compile(r"\w+(?:(?:[-/'*]|(?<=\d)[.,](?=\d))\w+)*")
 """A word. Compounds are one word, so that ``L4-L5``, ``6.5mm`` and ``well-defined`` are never taken apart."""
 
 SENTENCE_MARKS = frozenset(".;!?\n")
+"""Marks that end a sentence."""
+
 SENTENCE_END = re.compile(r"[.;!?\n]")
 """Marks between two words that end a sentence. Reports are written in lines, so a line's end is one."""
 
 CLAUSE_MARKS = SENTENCE_MARKS | frozenset(",:()[]")
+"""Marks that end a clause."""
+
 CLAUSE_END = re.compile(r"[.;!?\n,:()\[\]]")
 """Marks between two words that end a clause."""
 

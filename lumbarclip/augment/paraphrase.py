@@ -120,13 +120,13 @@ class Paraphrase:
 
         Where there are not so many, the last is repeated; a report that cannot be reworded comes back as it is.
         """
-        blocks = _parse(report)
+        blocks, writer = _parse(report), _Writer(rng)
         texts: list[str] = []
         seen = {_words(report)}
         for _ in range(TRIES * count):
             if len(texts) == count:
                 break
-            text = _Writer(rng).write(blocks)
+            text = writer.write(blocks)
             words = _words(text)
             if words not in seen and not changes(report, text):
                 seen.add(words)
@@ -204,12 +204,13 @@ def _names_finding(text: str) -> bool:
 
 
 class _Writer:
-    """Writes one rewording."""
+    """Writes rewordings, each time drawing anew."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._draws = _draws(rng)
-        self.joint = self.pick("/", "-")
-        self.short = self.chance(0.5)
+        self.joint = "/"
+        self.short = True
+        """How discs are written: ``L4/5``, or ``L4/L5`` where it is false."""
 
     def pick(self, *options: str) -> str:
         return options[int(next(self._draws) * len(options))]
@@ -222,6 +223,7 @@ class _Writer:
 
     def write(self, blocks: Sequence[_Block]) -> str:
         """All blocks, what names no finding in its place, the others in any order."""
+        self.joint, self.short = self.pick("/", "-"), self.chance(0.5)
         movable = [i for i, block in enumerate(blocks) if all(item.kind != "opaque" for item in block.items)]
         order = list(range(len(blocks)))
         if self.chance(0.5):

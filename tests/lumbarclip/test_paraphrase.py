@@ -128,7 +128,7 @@ def test_no_phrase_states_more_or_less_than_the_others_of_its_row() -> None:
 
 
 def test_the_entry_builds_an_augmentation() -> None:
-    built = ENTRY.build()
+    built = ENTRY.make()
     assert isinstance(built, Augmentation)
     assert built.name == ENTRY.name == "paraphrase"
 
