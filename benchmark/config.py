@@ -172,7 +172,10 @@ OPTIONS = {"regimes": "regime", "augmentations": "augmentation", "plugins": "plu
 """Setting -> its option on the command line, where the two differ."""
 
 
-BY_SET = frozenset({"phantom_patients", "split_seed", "encode_batch", "heads_training", "full_training", "evaluation"})
+BY_SET = frozenset(
+    {"phantom_patients", "phantom_task", "split_seed", "encode_batch", "augmentation_options"}
+    | {"heads_training", "full_training", "evaluation"}
+)
 """Settings without an option of their own, which ``--set`` or a file gives."""
 
 
