@@ -280,12 +280,10 @@ def test_weights_list_shows_the_address_of_what_is_not_here(plugin):
     assert ADDRESS not in shown.output
 
 
-def test_refusal_needs_no_second_and_neither_torch_nor_transformers():
-    """A whole process up to the refusal; the second counts from after the imports that every verb pays for."""
+def test_refusal_loads_neither_torch_nor_transformers():
+    """A whole process up to the refusal: what would take seconds, and what could ask a hub, is never imported."""
     script = """
-        import sys, time
-        import pandas
-        start = time.perf_counter()
+        import sys
         from benchmark.errors import MissingWeights
         from benchmark.model import ModelCard, WeightSource
         from benchmark.weights import resolve
@@ -294,13 +292,12 @@ def test_refusal_needs_no_second_and_neither_torch_nor_transformers():
         try:
             resolve(card, "pretrained", None, seed=0)
         except MissingWeights:
-            assert not {"torch", "transformers", "timm"} & set(sys.modules), sorted(sys.modules)
-            print(time.perf_counter() - start)
+            print(*sorted({"torch", "transformers", "timm"} & set(sys.modules)), "refused")
     """
     done = subprocess.run(
         [sys.executable, "-c", dedent(script)], check=True, capture_output=True, text=True, timeout=60
     )
-    assert float(done.stdout) < 2.0  # 0.4 s on a quiet machine
+    assert done.stdout.split() == ["refused"]
 
 
 # --------------------------------------------------------------------------------------------- fetching
