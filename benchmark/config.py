@@ -118,6 +118,10 @@ class RunConfig(BaseModel):
     plugins: tuple[Path, ...] = ()
     allow_exclusions: bool = False
     """Leave out rows that cannot be used, and count them, instead of stopping."""
+    allow_leakage: bool = False
+    """Run although the parts of the split share patients or pictures, and mark every row with it."""
+    ignore: tuple[str, ...] = ()
+    """Codes of audit findings, as ``LB003``, that are shown as muted; never those of leakage."""
     include_images: bool = False
     """Whether a few test pictures, with phrases of their reports, are kept with the results and shown on the models'
     pages. Pictures that a program drew always are. No figure depends on it."""

@@ -1,8 +1,13 @@
 """The few kinds of error a user can meet. Every message says what is wrong, where, and how to mend it."""
 
+from typing import ClassVar
+
 
 class BenchmarkError(Exception):
     """Base of all errors that the harness raises on purpose."""
+
+    exit_code: ClassVar[int] = 2
+    """What a command ends with."""
 
 
 class BadInput(BenchmarkError):
@@ -11,6 +16,12 @@ class BadInput(BenchmarkError):
 
 class MissingWeights(BadInput):
     """Pretrained weights were asked for and are not on this machine."""
+
+
+class Leakage(BenchmarkError):
+    """The parts of the split share patients or pictures, and nobody said that this is meant (exit code 1)."""
+
+    exit_code = 1
 
 
 class UnsupportedModality(BenchmarkError):

@@ -191,6 +191,13 @@ class Finding(_Record):
     rows: tuple[int, ...] = ()
     """At most 20 row numbers, 1-based, as examples."""
     remedy: str = ""
+    muted: bool = False
+    """Whether the user asked to ignore this code: it is shown, but no longer as a warning."""
+
+    @property
+    def leaks(self) -> bool:
+        """Whether the parts of the split share patients or pictures: what every error says, and nothing else does."""
+        return self.severity == "error"
 
 
 class SplitRecord(_Record):
@@ -320,6 +327,11 @@ class RunRecord(_Record):
     """Name -> what its card says; empty in runs of versions that did not record it."""
     provenance: dict[str, Any] = {}
     status: Literal["running", "interrupted", "done"] = "running"
+
+    @property
+    def leakage(self) -> tuple[str, ...]:
+        """Codes of findings that make every test figure of the run flatter; there are some where that was allowed."""
+        return tuple(finding.code for finding in self.audit if finding.leaks)
 
 
 # --------------------------------------------------------------------------------------------- maps

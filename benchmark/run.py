@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from benchmark import augment
 from benchmark.config import EMBEDDED, RunConfig
-from benchmark.data.audit import audit
+from benchmark.data.audit import audit, muted, refuse_leakage
 from benchmark.data.external import join
 from benchmark.data.manifest import Dataset, load
 from benchmark.data.split import Split, make_split, training_pairs
@@ -90,8 +90,14 @@ class Outcome:
 # --------------------------------------------------------------------------------------------- before
 
 
-def prepare(config: RunConfig, registry: Registry, reporter: Reporter) -> Prepared:
-    """Resolve, load, split, audit and plan, cheapest checks first, so that what must fail fails in seconds.
+def prepare(config: RunConfig, registry: Registry, reporter: Reporter, *, audited: bool = True) -> Prepared:
+    """Resolve, load, split, plan and audit, cheapest checks first, so that what must fail fails in seconds.
+
+    Args:
+        config: what to run.
+        registry: models and augmentations.
+        reporter: told what is being read.
+        audited: whether to audit; a worker of a run need not do again what the run has done.
 
     Raises:
         BadInput: for anything in the command, the data or the plug-ins that cannot be used.
@@ -119,7 +125,24 @@ def prepare(config: RunConfig, registry: Registry, reporter: Reporter) -> Prepar
         rewordings={name: source.identity for name, source in sources.items()},
     )
     augment.check_files(sources.values(), dataset, split)
-    return Prepared(config, registry, dataset, split, audit(dataset, split), planned, sources, out, cache)
+    findings: tuple[Finding, ...] = ()
+    if audited:
+        looked = reporter.lane().stage("auditing pictures")
+        findings = muted(audit(dataset, split, looked), config.ignore)
+    return Prepared(config, registry, dataset, split, findings, planned, sources, out, cache)
+
+
+def heed(prepared: Prepared, reporter: Reporter, *, run: str = "") -> None:
+    """Say what the audit warns of, after the name of the run where there are several, and stop at leakage.
+
+    Raises:
+        Leakage: where the split leaks, and that is not allowed.
+    """
+    for finding in prepared.findings:
+        if finding.severity != "note" and not finding.muted:
+            reporter.say(f"{run + ': ' if run else ''}{finding.code} {finding.severity}: {finding.message}")
+    if not prepared.config.allow_leakage:
+        refuse_leakage(prepared.findings)
 
 
 def _candidates(config: RunConfig, registry: Registry) -> list[Candidate]:
@@ -193,6 +216,8 @@ def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outco
     A second process given the same command works beside the first: each unit is taken under a lock that the system
     drops when its holder dies, however it dies. That is also how the workers of one run share its units.
     """
+    if not prepared.config.allow_leakage:
+        refuse_leakage(prepared.findings)
     # The heavy stack is needed from here on, and not for a plan or a refusal.
     from benchmark.distributed import Ranks
     from benchmark.execute import failed

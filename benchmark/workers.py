@@ -141,7 +141,7 @@ def _worker(config: RunConfig, session: str, pipe: Connection) -> None:
     from benchmark.registry import Registry
     from benchmark.run import prepare, work
 
-    prepared = prepare(config, Registry.load(config.plugins), Reporter(Console(quiet=True)))
+    prepared = prepare(config, Registry.load(config.plugins), Reporter(Console(quiet=True)), audited=False)
     work(prepared, session, _Sender(pipe), longest_first=True)
 
 

@@ -83,6 +83,7 @@ def _csv(run: RunRecord, results: list[CellResult]) -> str:
             & (frame["evaluator"] == columns.RANKED_BY)
             & (frame["metric"] == primary_metric(run.dataset.task))
         )
+        frame["leakage"] = " ".join(run.leakage)
     return frame.to_csv(index=False, lineterminator="\n")
 
 

@@ -67,6 +67,8 @@ class Line:
     weights: str
     random: bool
     figures: tuple[Figure, ...]
+    leakage: tuple[str, ...] = ()
+    """Codes of what makes the figures of its run flatter."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class DifferenceLine:
     what: str
     alike: str
     figures: tuple[Figure, ...]
+    leakage: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class ClassLine:
     variant: str
     recalls: tuple[Figure, ...]
     precisions: tuple[Figure, ...]
+    leakage: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,9 @@ def make_experiment_page(record: ExperimentRecord) -> ExperimentPage:
         record=record,
         columns=columns,
         groups=_groups(record, rows, columns, yardsticks),
-        differences=tuple(_difference_lines(sorted(record.differences, key=lambda one: one.model in yardsticks))),
+        differences=tuple(
+            _difference_lines(record, sorted(record.differences, key=lambda one: one.model in yardsticks))
+        ),
         difference_columns=tuple(dict.fromkeys(difference.column for difference in record.differences)),
         by_class=tuple(_class_lines(record, rows)),
         notices=tuple(_notices(record)),
@@ -220,7 +226,7 @@ def _groups(
             if row is None:
                 continue
             titles.setdefault(cell.spec.model, cell.title)
-            lines.setdefault(cell.spec.model, []).append(_measured(row, run.name if several else "", columns))
+            lines.setdefault(cell.spec.model, []).append(_measured(row, run, columns, several=several))
     reported = record.experiment.paper.figures if record.experiment.paper else ()
     for one in reported:
         titles.setdefault(one.model, one.title)
@@ -230,16 +236,17 @@ def _groups(
     return tuple(Group(titles[model], tuple(lines[model]), model in yardsticks) for model in order)
 
 
-def _measured(row: Row, run: str, columns: Sequence[Column]) -> Line:
+def _measured(row: Row, run: Ran, columns: Sequence[Column], *, several: bool) -> Line:
     spec = row.result.spec
     variant = row.variant if spec.start != "none" else f"from {row.reads}"
     return Line(
         kind="measured",
         title="measured",
-        variant=" · ".join(part for part in (run, variant) if part),
+        variant=" · ".join([*([run.name] if several else []), variant]),
         weights=row.weights if spec.start != "none" else "",
         random=spec.random_weights,
         figures=tuple(_figure(find(row.result, column.evaluator, column.metric)) for column in columns),
+        leakage=run.record.leakage,
     )
 
 
@@ -332,7 +339,7 @@ def _reported_marks(
 # --------------------------------------------------------------------------------------------- other tables
 
 
-def _difference_lines(differences: Sequence[Difference]) -> Iterator[DifferenceLine]:
+def _difference_lines(record: ExperimentRecord, differences: Sequence[Difference]) -> Iterator[DifferenceLine]:
     columns = list(dict.fromkeys(difference.column for difference in differences))
     lines: dict[tuple[str, ...], dict[Column, Difference]] = {}
     for one in differences:
@@ -348,7 +355,14 @@ def _difference_lines(differences: Sequence[Difference]) -> Iterator[DifferenceL
             what=f"{one.value} less {one.base}",
             alike=" · ".join(alike),
             figures=tuple(_difference(of_column[c].estimate) if c in of_column else Figure(DASH) for c in columns),
+            leakage=_leakage(record, one),
         )
+
+
+def _leakage(record: ExperimentRecord, one: Difference) -> tuple[str, ...]:
+    """Codes of what makes the figures of either run of a difference flatter."""
+    names = (one.value, one.base) if one.axis == "run" else (one.alike["run"],)
+    return tuple(sorted({code for run in record.runs if run.name in names for code in run.record.leakage}))
 
 
 def _difference(estimate: Estimate) -> Figure:
@@ -377,6 +391,7 @@ def _class_lines(record: ExperimentRecord, rows: dict[str, dict[str, Row]]) -> I
                 variant=row.variant if cell.spec.start != "none" else f"from {row.reads}",
                 recalls=tuple(by_name[f"recall: {name}"] for name in classes),
                 precisions=tuple(by_name[f"precision: {name}"] for name in classes),
+                leakage=run.record.leakage,
             )
 
 
@@ -402,7 +417,7 @@ def _notices(record: ExperimentRecord) -> Iterator[Notice]:
 
 FIELDS = (
     *("kind", "run", "model", "title", "regime", "augmentation", "head", "seed", "less"),
-    *("evaluator", "metric", "value", "low", "high", "n", "n_patients", "note"),
+    *("evaluator", "metric", "value", "low", "high", "n", "n_patients", "note", "leakage"),
 )
 """Columns of ``experiment.csv``; ``kind`` is measured, reported, computed or difference."""
 
@@ -421,6 +436,7 @@ def _csv(record: ExperimentRecord) -> str:
             | axes
             | one.column.model_dump()
             | estimate
+            | {"leakage": " ".join(_leakage(record, one))}
         )
     return text.getvalue()
 
@@ -441,6 +457,7 @@ def _measured_lines(record: ExperimentRecord) -> Iterator[dict[str, object]]:
                     "seed": cell.spec.seed,
                     "evaluator": measurement.evaluator,
                     "metric": measurement.metric,
+                    "leakage": " ".join(run.record.leakage),
                 } | _estimate(measurement.estimate)
 
 

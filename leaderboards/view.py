@@ -117,6 +117,8 @@ class Page:
     failures: tuple[CellResult, ...]
     left_out: tuple[tuple[str, str, int], ...]
     """Evaluator, reason, rows."""
+    leakage: Notice | None
+    """Said on every page of the run, where its split leaks."""
     notices: tuple[Notice, ...]
     scale: tuple[float, float]
     chance: float
@@ -146,6 +148,7 @@ def make_page(run: RunRecord, results: Sequence[CellResult]) -> Page:
         everything=_table(rows),
         failures=failures,
         left_out=_left_out(done),
+        leakage=_leakage(run),
         notices=tuple(_notices(run, rows, failures)),
         scale=scale,
         chance=chance,
@@ -284,6 +287,7 @@ def _table(rows: Sequence[Row]) -> Table:
 
 def _notices(run: RunRecord, rows: Sequence[Row], failures: Sequence[CellResult]) -> list[Notice]:
     candidates = [
+        _leakage(run),
         _unfinished(run, len(rows) + len(failures)),
         _failed(failures),
         _undefined(rows),
@@ -298,6 +302,16 @@ def _notices(run: RunRecord, rows: Sequence[Row], failures: Sequence[CellResult]
         *(_audit(run.audit)),
     ]
     return [notice for notice in candidates if notice is not None]
+
+
+def _leakage(run: RunRecord) -> Notice | None:
+    if not run.leakage:
+        return None
+    text = (
+        f"Parts of the split share patients or pictures ({', '.join(run.leakage)}), and the run was allowed to go on"
+        " with that. Every figure is too good: none says how well a model does on patients it has not seen."
+    )
+    return Notice("error", "Leakage: test is not held out", text)
 
 
 def _unfinished(run: RunRecord, finished: int) -> Notice | None:
@@ -418,10 +432,14 @@ def _reworded(result: CellResult) -> dict[str, object] | None:
 def _audit(findings: Sequence[Finding]) -> list[Notice]:
     notices = []
     for severity in ("error", "warning", "note"):
-        found = tuple(finding for finding in findings if finding.severity == severity)
+        found = tuple(finding for finding in findings if finding.severity == severity and not finding.muted)
         if found:
             title = f"Audit of the data: {_count(len(found), severity)}"
             notices.append(Notice(severity, title, "", found))
+    if muted := tuple(finding for finding in findings if finding.muted):
+        notices.append(
+            Notice("note", f"Audit of the data: {_count(len(muted), 'finding')} muted by --ignore", "", muted)
+        )
     return notices
 
 

@@ -27,7 +27,7 @@ class _Verbs(click.Group):
             return super().invoke(ctx)
         except BenchmarkError as error:
             click.echo(f"error: {error}", err=True)
-            ctx.exit(2)
+            ctx.exit(error.exit_code)
         except OSError as error:
             if error.filename is None:  # not about a file of the user's: a closed pipe, for one
                 raise

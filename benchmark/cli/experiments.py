@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmark.cli.options import AS_JSON, PATH, PLUGIN, broken, listed
+from benchmark.cli.options import ALLOW_LEAKAGE, AS_JSON, IGNORE, PATH, PLUGIN, broken, listed
 from benchmark.cli.runs import build_leaderboard, plan_document, show_plan
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 @click.option("--out", type=PATH, help="Folder of the page and its runs. Default: runs/experiments/NAME-PRESET.")
 @click.option("--cache", type=PATH, help="Decoded pictures and embeddings. Default: .cache beside that folder.")
 @click.option("--allow-exclusions", is_flag=True, default=None, help="Leave unusable rows out, and count them.")
+@ALLOW_LEAKAGE
+@IGNORE
 @click.option("--fresh", is_flag=True, help="Forget finished cells of these runs and run them again.")
 @click.option("--dry-run", is_flag=True, help="Show the cells and an estimate; train and evaluate nothing.")
 @AS_JSON
@@ -104,7 +106,7 @@ def _list(*, as_json: bool) -> None:
 def _prepare(chosen: Experiment, preset: str, given: dict[str, Any], reporter: Reporter) -> dict[str, Prepared]:
     """Prepare all runs, so that what must fail fails before the first of them begins."""
     from benchmark.registry import Registry
-    from benchmark.run import prepare
+    from benchmark.run import heed, prepare
     from benchmark.study import check_task, configurations
 
     configs = configurations(chosen, preset, given)
@@ -115,9 +117,7 @@ def _prepare(chosen: Experiment, preset: str, given: dict[str, Any], reporter: R
     for name, config in configs.items():
         prepared[name] = prepare(config, registry, reporter)
         check_task(chosen, prepared[name])
-        for finding in prepared[name].findings:
-            if finding.severity != "note":
-                reporter.say(f"{name}: {finding.code} {finding.severity}: {finding.message}")
+        heed(prepared[name], reporter, run=name)
     return prepared
 
 

@@ -24,6 +24,10 @@ def listed(_: click.Context, __: click.Parameter, value: str | None) -> tuple[st
 PATH = click.Path(path_type=Path)
 PLUGIN = click.option("--plugin", "plugins", multiple=True, type=PATH, help="Python file that defines ENTRIES.")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+ALLOW_LEAKAGE = click.option(
+    "--allow-leakage", is_flag=True, default=None, help="Run although the split leaks, and mark every row."
+)
+IGNORE = click.option("--ignore", callback=listed, help="Codes of audit findings to mute, as LB003; never leakage.")
 
 
 def broken(registry: Registry) -> list[str]:

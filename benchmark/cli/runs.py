@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmark.cli.options import AS_JSON, PATH, PLUGIN, broken, listed
+from benchmark.cli.options import ALLOW_LEAKAGE, AS_JSON, IGNORE, PATH, PLUGIN, broken, listed
 
 if TYPE_CHECKING:
     from benchmark.result import CellResult, Estimate
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 @click.option("--out", type=PATH, help="Run folder. Default: runs/DATASET-PRESET.")
 @click.option("--cache", type=PATH, help="Decoded pictures and embeddings. Default: .cache beside the run folder.")
 @click.option("--allow-exclusions", is_flag=True, default=None, help="Leave unusable rows out, and count them.")
+@ALLOW_LEAKAGE
+@IGNORE
 @click.option(
     "--include-images", is_flag=True, default=None, help="Keep and show a few test pictures with report phrases."
 )
@@ -71,7 +73,7 @@ def run(
     from benchmark.distributed import follows
     from benchmark.progress import Reporter
     from benchmark.registry import Registry
-    from benchmark.run import follow, prepare
+    from benchmark.run import follow, heed, prepare
     from benchmark.run import run as run_plan
 
     given = {name: value for name, value in options.items() if value is not None and value != ()}
@@ -85,9 +87,7 @@ def run(
         for line in broken(registry):
             reporter.say(line)
         prepared = prepare(config, registry, reporter)
-        for finding in prepared.findings:
-            if finding.severity != "note":
-                reporter.say(f"{finding.code} {finding.severity}: {finding.message}")
+        heed(prepared, reporter)
         if dry_run:
             document = plan_document(prepared)
             if as_json:

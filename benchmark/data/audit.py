@@ -1,22 +1,34 @@
 """What a reader must know about a dataset and its split before believing a figure: findings with stable codes.
 
 Each check is one small function over a ``Case`` that says what it found, or None; ``CHECKS`` gives them their codes.
-A finding names rows of the manifest, never patients, and never quotes a report.
+A finding names rows of the manifest, never patients, and never quotes a report. An error means leakage, parts that
+share patients or pictures, and stops a run; what only may be leakage, or makes figures hard to read, is a warning.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import fisher_exact
+import pandas as pd
 
+from benchmark.data import lookalikes, telling
+from benchmark.data.audit_texts import (
+    identical_texts,
+    named_labels,
+    no_reports,
+    rows_without_report,
+    similar_texts,
+    telling_absence,
+    telling_reports,
+)
+from benchmark.data.case import Case, Found, Progress, amount, memberships
 from benchmark.data.manifest import Dataset
 from benchmark.data.split import Split
+from benchmark.data.table import did_you_mean
+from benchmark.errors import BadInput, Leakage
 from benchmark.result import Finding
 
 _Key = TypeVar("_Key", int, str)
@@ -24,44 +36,25 @@ _Key = TypeVar("_Key", int, str)
 EXAMPLES = 20
 """Rows that a finding names at most."""
 
-CLEAR, TELLING = 0.001, 0.1
-"""Fisher's p below which, and difference of shares from which, the absence of a report is said to tell the label."""
+FAR = 0.75
+"""Lower end of the AUROC's interval from which structured columns are said to tell the label: less than of reports,
+for who was scanned where should say little about it."""
 
 ENOUGH_PATIENTS = 10
 """Patients of a class in the test part below which its figures are mostly noise."""
 
 
-@dataclass(frozen=True, eq=False)
-class Case:
-    """What is audited."""
+def audit(dataset: Dataset, split: Split, progress: Progress | None = None) -> tuple[Finding, ...]:
+    """Run every check; findings come in the order of their codes.
 
-    dataset: Dataset
-    split: Split
-    parts: NDArray[np.str_]
-    """(n,) of ``train``, ``val``, ``test``."""
-
-    def rows(self, positions: Iterable[int]) -> list[int]:
-        """Row numbers in the manifest of some samples, ascending."""
-        return sorted(int(self.dataset.rows[position]) for position in positions)
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a check says; ``audit`` adds its code."""
-
-    severity: Literal["error", "warning", "note"]
-    message: str
-    remedy: str
-    rows: Sequence[int] = ()
-    count: int | None = None
-    """How many there are; the number of rows where it is not said."""
-
-
-def audit(dataset: Dataset, split: Split) -> tuple[Finding, ...]:
-    """Run every check; findings come in the order of their codes."""
+    Args:
+        dataset: validated samples.
+        split: how they are divided.
+        progress: called with (pictures looked at, pictures in all).
+    """
     parts = np.full(len(dataset), "train")
     parts[split.val], parts[split.test] = "val", "test"
-    case = Case(dataset, split, parts)
+    case = Case(dataset, split, parts, progress)
     findings = []
     for code, check in CHECKS.items():
         found = check(case)
@@ -85,10 +78,10 @@ def patient_overlap(case: Case) -> Found | None:
     if case.dataset.grouped_by != "patient" or not crossing:
         return None
     rows = case.rows(position for same in crossing for position in same)
-    patients = _count(len(crossing), "patient is", "patients are")
+    patients = amount(len(crossing), "patient is", "patients are")
     return Found(
         "error",
-        f"{patients} in more than one part of the split ({_count(len(rows), 'row', 'rows')}): test figures flatter",
+        f"{patients} in more than one part of the split ({amount(len(rows), 'row', 'rows')}): test figures flatter",
         "divide by patient: take 'columns.split' out of the card, or mend the split column",
         rows,
     )
@@ -103,33 +96,56 @@ def identical_pictures(case: Case) -> Found | None:
     crossing = [same for same in same_pictures if len(set(case.parts[same])) > 1]
     rows = case.rows(position for same in crossing or same_pictures for position in same)
     where = "in different parts of the split" if crossing else "within one part of the split"
-    message = f"{_count(len(rows), 'row shows', 'rows show')} a picture that another row shows too, {where}"
+    message = f"{amount(len(rows), 'row shows', 'rows show')} a picture that another row shows too, {where}"
     conflicting = sum(len(np.unique(dataset.labels[same], axis=0)) > 1 for same in same_pictures)
     if conflicting:
-        message += f"; {_count(conflicting, 'picture has', 'pictures have')} conflicting labels"
+        message += f"; {amount(conflicting, 'picture has', 'pictures have')} conflicting labels"
     several = sum(len(np.unique(dataset.groups[same])) > 1 for same in same_pictures)
     if several:
-        message += f"; {_count(several, 'picture is', 'pictures are')} under several patient ids"
+        message += f"; {amount(several, 'picture is', 'pictures are')} under several patient ids"
     remedy = "give rows of one picture one patient id and one label, or keep one of them"
     return Found("error" if crossing else "note", message, remedy, rows)
 
 
-def identical_texts(case: Case) -> Found | None:
-    """Find validation and test rows whose report, but for case and blanks, is also a training report."""
-    reports = [" ".join((report or "").lower().split()) for report in case.dataset.reports or ()]
-    if not reports:
+def similar_pictures(case: Case) -> Found | None:
+    """Find pictures of different patients in different parts that look alike though their pixels differ."""
+    dataset = case.dataset
+    hashes_of = np.unique(np.array(dataset.pixel_hashes), return_inverse=True)[1]
+    reduced = lookalikes.reduce_all(dataset.pixels, case.progress)
+    hashes = lookalikes.hash_all(reduced)
+    of_part = {part: np.flatnonzero(case.parts == part) for part in ("train", "val", "test")}
+    found: set[int] = set()
+    for one, other in (("test", "train"), ("val", "train"), ("test", "val")):
+        ours, theirs = of_part[one], of_part[other]
+        for i, j in lookalikes.near_pairs(hashes[ours], hashes[theirs]):
+            a, b = ours[i], theirs[j]
+            apart = (dataset.groups[a] != dataset.groups[b]) & (hashes_of[a] != hashes_of[b])
+            a, b = a[apart], b[apart]
+            alike = lookalikes.look_alike(reduced, a, b)
+            found.update(a[alike].tolist(), b[alike].tolist())
+    if not found:
         return None
-    known = {reports[position] for position in case.split.train} - {""}
-    in_test = [position for position in case.split.test if reports[position] in known]
-    in_val = [position for position in case.split.val if reports[position] in known]
-    if not in_test and not in_val:
-        return None
+    who = "of different patients" if dataset.grouped_by == "patient" else "of whom nobody knows the patient"
     return Found(
-        "warning" if in_test else "note",
-        f"{_count(len(in_test), 'test row', 'test rows')} and {len(in_val)} of validation have a report that training "
-        "has too: results of text, and of retrieval, partly measure memory",
-        "read text and retrieval figures with care; template phrases are natural, copies are not",
-        case.rows(in_test) + case.rows(in_val),
+        "warning",
+        f"{len(found)} rows show pictures {who} in different parts that look like copies of each other, their pixels "
+        "not the same: if they are, test figures flatter",
+        "look at these rows; give copies one patient id, or keep one of them",
+        case.rows(found),
+    )
+
+
+def telling_metadata(case: Case) -> Found | None:
+    """Find that the structured columns tell the label, to samples of patients who were not learned from."""
+    guess = telling.from_metadata(case.dataset, case.split.train)
+    if guess is None or guess.low <= 0.5:
+        return None
+    far = guess.low >= FAR
+    return Found(
+        "warning" if far else "note",
+        f"the structured columns tell {'the label' if far else 'something about the label'}: {guess}",
+        "read a picture model's figures beside the row of metadata alone: it may have learned who was scanned where",
+        count=len(case.split.train),
     )
 
 
@@ -137,7 +153,7 @@ def few_patients(case: Case) -> Found | None:
     """Find classes with fewer than ten patients in the test part, or none to learn from."""
     unit = "patients" if case.dataset.grouped_by == "patient" else "different pictures"
     few = []
-    for name, has in _classes(case.dataset):
+    for name, has in memberships(case.dataset):
         n = {part: len(np.unique(case.dataset.groups[has & (case.parts == part)])) for part in ("train", "val", "test")}
         if n["test"] < ENOUGH_PATIENTS or not n["train"] or not n["val"]:
             few.append(f"{name!r} {n['train']}/{n['val']}/{n['test']}")
@@ -145,7 +161,7 @@ def few_patients(case: Case) -> Found | None:
         return None
     return Found(
         "warning",
-        f"{_count(len(few), 'class has', 'classes have')} fewer than {ENOUGH_PATIENTS} {unit} in the test part, or "
+        f"{amount(len(few), 'class has', 'classes have')} fewer than {ENOUGH_PATIENTS} {unit} in the test part, or "
         f"none to learn from (train/val/test: {', '.join(few)}): figures about them are uncertain or undefined",
         "add patients, merge rare classes in the card, or go by the intervals",
         count=len(few),
@@ -165,64 +181,16 @@ def no_patient_ids(case: Case) -> Found | None:
     )
 
 
-def rows_without_report(case: Case) -> Found | None:
-    """Find rows without a report in a dataset that has reports."""
-    positions = [position for position, report in enumerate(case.dataset.reports or ()) if not report]
-    if not positions:
-        return None
-    return Found(
-        "note",
-        f"{_count(len(positions), 'row has', 'rows have')} no report: the image task counts them, training on "
-        "text and retrieval leave them out, and rows scored from text take them as empty",
-        "add the reports, or set 'require_report: true' in the card to refuse such rows",
-        case.rows(positions),
-    )
-
-
-def telling_absence(case: Case) -> Found | None:
-    """Find that whether a row has a report goes with its label, so that no word need be read to guess it."""
-    dataset = case.dataset
-    absent = np.array([report is None for report in dataset.reports or ()], dtype=bool)
-    if not absent.any() or absent.all():
-        return None
-    shares = {}
-    for name, members in _classes(dataset):
-        table = np.array([[(absent & where).sum(), (~absent & where).sum()] for where in (members, ~members)])
-        inside, outside = table[:, 0] / table.sum(axis=1).clip(min=1)
-        if inside - outside >= TELLING and fisher_exact(table).pvalue < CLEAR:
-            shares[name] = f"{name!r} {inside:.0%}, the others {outside:.0%}"
-    if not shares:
-        return None
-    return Found(
-        "warning",
-        f"whether there is a report goes with the label (share of rows without one: {'; '.join(shares.values())}): "
-        "what is scored from text may score its absence",
-        "set 'require_report: true' in the card, or read text rows with this in mind",
-        count=int(absent.sum()),
-    )
-
-
-def no_reports(case: Case) -> Found | None:
-    """Find that a dataset has pictures alone."""
-    if case.dataset.reports is not None:
-        return None
-    return Found(
-        "note",
-        "there are no reports: text columns, training on text, zero-shot of trained text and retrieval are left out",
-        "name the report column in the card's field 'columns.report' if there is one",
-    )
-
-
 def excluded_rows(case: Case) -> Found | None:
     """Find rows that were left out because the user allowed it."""
     exclusions = case.dataset.exclusions
     if not exclusions:
         return None
     reasons = Counter(exclusion.reason for exclusion in exclusions).most_common()
-    counted = ", ".join(f"{reason} ({count})" for reason, count in reasons)
+    counted = ", ".join(f"{reason} ({n})" for reason, n in reasons)
     return Found(
         "note",
-        f"{_count(len(exclusions), 'row was', 'rows were')} left out: {counted}",
+        f"{amount(len(exclusions), 'row was', 'rows were')} left out: {counted}",
         "mend these rows; a result on the rest is a result about the rest",
         [exclusion.row for exclusion in exclusions],
     )
@@ -245,7 +213,7 @@ def empty_columns(case: Case) -> Found | None:
         return None
     return Found(
         "note",
-        f"{_count(len(empty), 'column', 'columns')} that the card names are empty in every row and count as absent: "
+        f"{amount(len(empty), 'column', 'columns')} that the card names are empty in every row and count as absent: "
         f"{', '.join(empty)}",
         "fill them, or take them out of the card",
         count=len(empty),
@@ -258,7 +226,7 @@ def validation_from_training(case: Case) -> Found | None:
         return None
     return Found(
         "note",
-        f"the given split has no validation part: {_count(len(case.split.val), 'row was', 'rows were')} taken out of "
+        f"the given split has no validation part: {amount(len(case.split.val), 'row was', 'rows were')} taken out of "
         "its training part, by patient",
         "mark validation rows in the split column to choose them yourself",
         case.rows(case.split.val),
@@ -274,8 +242,35 @@ def two_sources(case: Case) -> Found | None:
         "note",
         f"trained on {sources.train!r}, tested on {sources.test!r}, whose rows are counted on after those of the "
         f"first: {'; '.join(sources.notes)}",
-        "patient ids of the two are not compared: somebody in both is found only by identical pictures",
+        "patient ids of the two are not compared: somebody in both is found only by identical or copied pictures",
         count=len(case.split.test),
+    )
+
+
+def small_subgroups(case: Case) -> Found | None:
+    """Find views, and categories of structured columns, with fewer than ten patients in the test part."""
+    dataset = case.dataset
+    columns = (
+        {} if dataset.views is None else {str(dataset.card.columns.view): pd.Series(dataset.views, dtype="category")}
+    )
+    if dataset.structured is not None:
+        columns |= {str(name): dataset.structured[name] for name in dataset.structured}
+    few = []
+    for name, column in columns.items():
+        if column.dtype != "category":
+            continue
+        patients = pd.DataFrame({"value": column, "patient": dataset.groups, "test": case.parts == "test"})
+        tested = patients["patient"].where(patients["test"]).groupby(patients["value"], observed=True).nunique()
+        if (small := int((tested < ENOUGH_PATIENTS).sum())) and len(tested) > 1:
+            few.append(f"{small} of {len(tested)} in {name!r}")
+    if not few:
+        return None
+    unit = "patients" if dataset.grouped_by == "patient" else "different pictures"
+    return Found(
+        "note",
+        f"subgroups with fewer than {ENOUGH_PATIENTS} {unit} in the test part: {', '.join(few)}",
+        "say nothing about these subgroups from this test part, or add patients",
+        count=len(few),
     )
 
 
@@ -283,6 +278,11 @@ CHECKS: dict[str, Callable[[Case], Found | None]] = {
     "LB001": patient_overlap,
     "LB002": identical_pictures,
     "LB003": identical_texts,
+    "LB004": telling_reports,
+    "LB005": similar_pictures,
+    "LB006": similar_texts,
+    "LB007": telling_metadata,
+    "LB008": named_labels,
     "LB009": few_patients,
     "LB010": no_patient_ids,
     "LB011": rows_without_report,
@@ -292,8 +292,42 @@ CHECKS: dict[str, Callable[[Case], Found | None]] = {
     "LB015": validation_from_training,
     "LB016": telling_absence,
     "LB017": two_sources,
+    "LB018": small_subgroups,
 }
 """Code, which never changes its meaning, to check."""
+
+
+def muted(findings: Sequence[Finding], ignored: Collection[str]) -> tuple[Finding, ...]:
+    """Mark the findings whose codes are to be ignored: they stay in the record, and out of the way.
+
+    Raises:
+        BadInput: for a code that there is not, or one that stands for leakage found here.
+    """
+    for code in ignored:
+        if code not in CHECKS:
+            raise BadInput(
+                f"--ignore {code}: there is no such finding{did_you_mean(code, CHECKS)}; docs/data.md lists all"
+            )
+    for finding in findings:
+        if finding.leaks and finding.code in ignored:
+            raise BadInput(
+                f"--ignore {finding.code}: leakage cannot be ignored; mend the split, or give --allow-leakage, which "
+                "marks every row"
+            )
+    return tuple(f.model_copy(update={"muted": True}) if f.code in ignored else f for f in findings)
+
+
+def refuse_leakage(findings: Sequence[Finding]) -> None:
+    """Stop where the parts of the split share patients or pictures.
+
+    Raises:
+        Leakage: naming the codes, and the way on.
+    """
+    if leaks := [finding.code for finding in findings if finding.leaks]:
+        raise Leakage(
+            f"the split leaks ({', '.join(leaks)}), so test figures would flatter: mend it as 'data check' says, or "
+            "give --allow-leakage to run nevertheless, with every row marked"
+        )
 
 
 def _repeats(keys: Sequence[_Key]) -> list[list[int]]:
@@ -302,17 +336,3 @@ def _repeats(keys: Sequence[_Key]) -> list[list[int]]:
     for position, key in enumerate(keys):
         where.setdefault(key, []).append(position)
     return [positions for positions in where.values() if len(positions) > 1]
-
-
-def _classes(dataset: Dataset) -> Iterable[tuple[str, NDArray[np.bool_]]]:
-    # who has each class; a label of a multilabel task needs patients with it and patients without it
-    for index, name in enumerate(dataset.classes):
-        if dataset.labels.ndim == 1:
-            yield name, dataset.labels == index
-        else:
-            yield name, dataset.labels[:, index] == 1
-            yield f"no {name}", dataset.labels[:, index] == 0
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"

@@ -469,6 +469,10 @@ def test_the_split_by_picture_is_written_on_purpose_and_the_audit_calls_it_an_er
     config.write_text(yaml.safe_dump({"workers": 1, "regimes": ["frozen"], "evaluation": {"replicates": 20}}))
     words = ["--models", "majority,image-statistics", "--config", config, "--cache", cache]
     code, output = call("run", "--data", out, "--out", tmp_path / "run", *words)
+    assert code == 1
+    assert "--allow-leakage" in output
+    assert not (tmp_path / "run").exists()
+    code, output = call("run", "--data", out, "--out", tmp_path / "run", "--allow-leakage", *words)
     assert code == 0, output
     assert "LB001" in (tmp_path / "run" / "leaderboard" / "index.html").read_text()
     record = json.loads((tmp_path / "run" / "run.json").read_text())

@@ -140,8 +140,11 @@ def test_a_run_can_be_tested_on_another_card(tmp_path, toy_file):
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump({"evaluation": SMALL["evaluation"]}))
     result = CliRunner().invoke(main, [*words, "--config", str(config), "--out", str(tmp_path / "run"), "--json"])
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, result.output
     assert "LB002 error" in result.stderr
+    allowed = [*words, "--config", str(config), "--out", str(tmp_path / "run"), "--json", "--allow-leakage"]
+    result = CliRunner().invoke(main, allowed)
+    assert result.exit_code == 0, result.output
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (record["dataset"]["trained_on"], record["dataset"]["tested_on"]) == ("lumbar-phantom", "theirs")
     assert str(tmp_path) not in json.dumps(record)
