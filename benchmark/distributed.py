@@ -8,6 +8,7 @@ takes the same step.
 from __future__ import annotations
 
 import atexit
+import math
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -62,26 +63,38 @@ class Ranks:
 
     def share(self, n: int) -> slice:
         """This process's part of n consecutive items; the parts differ by at most one in size."""
-        return self._bounds(n)[self.rank]
+        return shares(n, self.size)[self.rank]
+
+    def pieces(self, n: int, most: int | None) -> int:
+        """Into how many pieces of at most ``most`` items each process cuts its share of n: the same number in all.
+
+        Where statistics are gathered inside a tower, processes that go through it more or less often than the others
+        would wait for ever.
+        """
+        return 1 if most is None else math.ceil(math.ceil(n / self.size) / most)
 
     def gather(self, part: Tensor, n: int) -> Tensor:
         """Put the parts of all processes together: (own share, ...) -> (n, ...), in order, without gradients."""
         if self.size == 1:
             return part
-        sizes = [bounds.stop - bounds.start for bounds in self._bounds(n)]
+        sizes = [bounds.stop - bounds.start for bounds in shares(n, self.size)]
         padded = part.new_zeros(max(sizes), *part.shape[1:])
         padded[: len(part)] = part
         parts = [torch.empty_like(padded) for _ in sizes]
         dist.all_gather(parts, padded)
         return torch.cat([each[:size] for each, size in zip(parts, sizes, strict=True)])
 
-    def largest(self, number: int, device: torch.device) -> int:
-        """The largest of the numbers that the processes bring."""
+    def all_of(self, number: int, device: torch.device) -> list[int]:
+        """The numbers that the processes bring."""
+        return self.gather(torch.tensor([number], device=device), self.size).tolist()
+
+    def leaders(self, number: float, device: torch.device) -> float:
+        """The leader's number: what all decide by, where rounding may differ between devices."""
         if self.size == 1:
             return number
-        most = torch.tensor(number, device=device)
-        dist.all_reduce(most, dist.ReduceOp.MAX)
-        return int(most)
+        told = torch.tensor(number, dtype=torch.float64, device=device)
+        dist.broadcast(told, src=0)
+        return float(told)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Add up the gradients of all processes, in place; where one has none for a parameter, it counts as 0.
@@ -118,10 +131,12 @@ class Ranks:
         with suppress(RuntimeError):  # they are gone already, as after a failure of theirs
             self.say(None)
 
-    def _bounds(self, n: int) -> list[slice]:
-        small, larger = divmod(n, self.size)
-        starts = [rank * small + min(rank, larger) for rank in range(self.size + 1)]
-        return [slice(a, b) for a, b in pairwise(starts)]
+
+def shares(n: int, parts: int) -> list[slice]:
+    """Cut n consecutive items into parts that differ by at most one in size, the larger ones first."""
+    small, larger = divmod(n, parts)
+    starts = [part * small + min(part, larger) for part in range(parts + 1)]
+    return [slice(a, b) for a, b in pairwise(starts)]
 
 
 def follows() -> bool:

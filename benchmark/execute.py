@@ -487,12 +487,16 @@ def _pairs(
     def prepared(batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
         yield from preprocessed(model, pixels, [chosen[rows].tolist() for rows in batches], device=cpu)
 
+    def pinned(batch: Tensor) -> Tensor:
+        """A batch that can be copied to the GPU while it works; what indexing gives is not pinned by itself."""
+        return batch.pin_memory() if bench.device.type == "cuda" else batch
+
     if model.preprocess(picture(pixels[chosen[0]])).nbytes * len(chosen) > PREPARED_LIMIT:
-        return Pairs(prepared, reports, rewordings, labels)
+        return Pairs(lambda batches: map(pinned, prepared(batches)), reports, rewordings, labels)
     ready = torch.cat(list(prepared(np.array_split(np.arange(len(chosen)), -(-len(chosen) // 64)))))
-    if bench.device.type == "cuda":
-        ready = ready.pin_memory()
-    return Pairs(lambda batches: (ready[torch.from_numpy(rows)] for rows in batches), reports, rewordings, labels)
+    return Pairs(
+        lambda batches: (pinned(ready[torch.from_numpy(rows)]) for rows in batches), reports, rewordings, labels
+    )
 
 
 def _costs(model: VisionLanguageModel, bench: Bench, stage: Stage) -> Profile:

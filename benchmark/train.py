@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from benchmark.adapt import Adapted, StepProgress, learning_rate
 from benchmark.config import FullTrainingConfig
-from benchmark.distributed import Ranks
+from benchmark.distributed import Ranks, shares
 from benchmark.embed import autocast, to_device
 from benchmark.errors import BadInput, TrainingDiverged
 from benchmark.heads import ProjectionPair
@@ -175,14 +175,20 @@ class _Towers(nn.Module):
     def images(self, pixels: Tensor) -> Features:
         """Encode and project (B, 3, H, W)."""
         with autocast(self.device, self.precision):
-            encoded: Features = self.model.encode_image(to_device(pixels, self.device))
-        return replace(encoded, pooled=self.pair.project_image(encoded.pooled.float()))
+            encoded = _in_float32(self.model.encode_image(to_device(pixels, self.device)))
+        return replace(encoded, pooled=self.pair.project_image(encoded.pooled))
 
     def texts(self, texts: Sequence[str]) -> Features:
         """Encode and project B texts."""
         with autocast(self.device, self.precision):
-            encoded: Features = self.model.encode_text(texts)
-        return replace(encoded, pooled=self.pair.project_text(encoded.pooled.float()))
+            encoded = _in_float32(self.model.encode_text(texts))
+        return replace(encoded, pooled=self.pair.project_text(encoded.pooled))
+
+
+def _in_float32(features: Features) -> Features:
+    """Features as heads and loss take them: under autocast, tokens come out of a tower in bfloat16."""
+    tokens = None if features.tokens is None else features.tokens.float()
+    return replace(features, pooled=features.pooled.float(), tokens=tokens)
 
 
 def _checkpoint_gradients(model: nn.Module) -> None:
@@ -291,7 +297,7 @@ def _lengthened(features: Features, length: int) -> Features:
 
 def _gathered(features: Features, n: int, ranks: Ranks, device: torch.device) -> Features:
     if features.tokens is not None:  # the longest text may be in another process
-        features = _lengthened(features, ranks.largest(features.tokens.shape[1], device))
+        features = _lengthened(features, max(ranks.all_of(features.tokens.shape[1], device)))
     return _each(features, lambda part: ranks.gather(part, n))
 
 
@@ -363,21 +369,13 @@ class _Training:
         """Give the loss of a batch, and leave its gradient in the parameters."""
         towers, device, chunk = self.towers, self.towers.device, self.config.chunk
         texts = batch.texts[self.ranks.share(len(batch.texts))]
-        pixels = torch.split(batch.pixels, chunk or len(batch.pixels))
-        parts = [texts[i : i + (chunk or len(texts))] for i in range(0, len(texts), chunk or len(texts))]
-        keep = len(pixels) == 1 and len(parts) == 1
-        image = _Side(
-            [_Piece(partial(towers.images, part), device, keep=keep) for part in pixels],
-            len(batch.labels),
-            self.ranks,
-            device,
-        )
-        text = _Side(
-            [_Piece(partial(towers.texts, part), device, keep=keep) for part in parts],
-            len(batch.texts),
-            self.ranks,
-            device,
-        )
+        of_pixels = self.ranks.pieces(len(batch.labels), chunk)
+        of_texts = self.ranks.pieces(len(batch.texts), chunk)
+        keep = of_pixels == of_texts == 1
+        images = [partial(towers.images, batch.pixels[rows]) for rows in shares(len(batch.pixels), of_pixels)]
+        strings = [partial(towers.texts, texts[rows]) for rows in shares(len(texts), of_texts)]
+        image = _Side([_Piece(each, device, keep=keep) for each in images], len(batch.labels), self.ranks, device)
+        text = _Side([_Piece(each, device, keep=keep) for each in strings], len(batch.texts), self.ranks, device)
         loss: Tensor = self.loss(
             image.features,
             _taken(text.features, batch.text),
@@ -408,7 +406,13 @@ class _Training:
             text = _taken(self.towers.texts(batch.texts), index)
             labels = batch.labels.to(self.towers.device)
             total += float(self.loss(self.towers.images(batch.pixels), text, None, labels)) * len(labels)
-        self.validation.append(total / n)
+        value = self.ranks.leaders(total / n, self.towers.device)
+        if not math.isfinite(value):
+            raise TrainingDiverged(
+                f"the loss on val is {value} after epoch {len(self.losses)} of {self.config.epochs}: no epoch can "
+                "be chosen by it. Lower the learning rate or check the labels"
+            )
+        self.validation.append(value)
         if int(np.argmin(self.validation)) == len(self.validation) - 1:
             self._best = {name: value.detach().cpu().clone() for name, value in self.towers.state_dict().items()}
 
@@ -453,10 +457,10 @@ class _Training:
                     f"checkpoint {file} cannot be gone on from ({type(error).__name__}); delete it, and this training "
                     "starts from the beginning"
                 ) from error
-        if self.ranks.largest(len(self.losses), self.towers.device) != len(self.losses):
+        # Refused by all of them alike: one that went on alone would wait for the others.
+        if len(set(self.ranks.all_of(len(self.losses), self.towers.device))) > 1:
             raise BadInput(
-                f"process {self.ranks.rank} does not see the checkpoint that others see; put the run folder where all "
-                "machines have it"
+                "not all processes see the checkpoint that others see; put the run folder where all machines have it"
             )
 
 

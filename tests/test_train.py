@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import nn
 
 from benchmark.adapt import Adapted, learning_rate, multi_hot
 from benchmark.config import FullTrainingConfig
-from benchmark.distributed import Ranks
+from benchmark.distributed import Ranks, shares
 from benchmark.errors import BadInput, TrainingDiverged
 from benchmark.heads import ProjectionPair
 from benchmark.model import BuildRequest, Features, HeadSpec
@@ -47,7 +48,7 @@ def pairs(n: int = 24, side: int = 32, *, reworded: bool = False) -> Pairs:
 
 
 def train(model: nn.Module, data: Pairs | None = None, **changes: Any) -> Adapted:
-    known = {"validation", "checkpoint", "progress", "ranks"}
+    known = {"validation", "checkpoint", "progress", "ranks", "precision"}
     config = FullTrainingConfig(
         **{"epochs": 4, "batch_size": 8, "learning_rate": 1e-2} | {k: v for k, v in changes.items() if k not in known}
     )
@@ -59,8 +60,7 @@ def train(model: nn.Module, data: Pairs | None = None, **changes: Any) -> Adapte
         seed=0,
         fingerprint="split",
         device=CPU,
-        precision="fp32",
-        **{k: v for k, v in changes.items() if k in known},
+        **{"precision": "fp32"} | {k: v for k, v in changes.items() if k in known},
     )
 
 
@@ -321,6 +321,36 @@ def test_a_loss_of_nan_says_where_and_takes_no_step(toy: ModuleType) -> None:
     assert same_bits(model, toy.Diverging(0))
 
 
+class Undefined(nn.Module):
+    """An objective that is finite in training and NaN on val."""
+
+    def forward(self, image: Features, text: Features, labels: torch.Tensor) -> torch.Tensor:
+        loss = -(image.pooled * text.pooled).sum(dim=1)
+        return loss if self.training else loss * math.nan
+
+
+def test_a_loss_of_nan_on_val_is_never_the_best_epoch(toy: ModuleType) -> None:
+    model = toy.Toy(0)
+    model.make_objective = Undefined
+    with pytest.raises(TrainingDiverged, match="the loss on val is nan after epoch 1 of 4"):
+        train(model, patience=2, validation=pairs(8))
+
+
+@pytest.mark.parametrize("name", ["gloria", "lumbarclip-resnet50"])
+def test_towers_in_bfloat16_train_under_a_loss_in_float32(name: str) -> None:
+    """GLoRIA's objective multiplies regions, words and pooled vectors: all have to be of one type."""
+    seen: list[torch.dtype | None] = []
+    model = tiny(name)
+    objective = make_loss(model, FullTrainingConfig(), pairs(8).labels).objective  # type: ignore[arg-type]
+    objective.register_forward_pre_hook(
+        lambda _, given: seen.extend(part.dtype for f in given[:2] for part in (f.pooled, f.tokens) if part is not None)
+    )
+    model.make_objective = lambda: objective  # type: ignore[assignment]
+    adapted = train(model, pairs(8, side=64), epochs=1, chunk=4, precision="bf16")
+    assert math.isfinite(adapted.losses[0])
+    assert set(seen) == {torch.float32}
+
+
 # --------------------------------------------------------------------------------------------- several processes
 
 
@@ -329,6 +359,29 @@ def test_shares_are_even_in_order_and_leave_nobody_out(n: int, size: int) -> Non
     parts = [list(range(n))[Ranks(rank, size).share(n)] for rank in range(size)]
     assert list(chain(*parts)) == list(range(n))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@given(n=st.integers(1, 60), size=st.integers(1, 7), most=st.integers(1, 9) | st.none())
+def test_every_process_cuts_its_share_into_as_many_pieces(n: int, size: int, most: int | None) -> None:
+    """Synchronised batch normalisation waits in each pass for all processes: one pass more would wait for ever."""
+    sizes = [len(range(n)[Ranks(rank, size).share(n)]) for rank in range(size)]
+    numbers = {Ranks(rank, size).pieces(n, most) for rank in range(size)}
+    assert len(numbers) == 1
+    parts = [[part.stop - part.start for part in shares(each, *numbers)] for each in sizes]
+    assert [sum(each) for each in parts] == sizes
+    assert max(chain(*parts)) <= (most or n)
+
+
+class Seeing(Ranks):
+    """The first of two processes, the other of which sees another number of finished epochs."""
+
+    def all_of(self, number: int, device: torch.device) -> list[int]:
+        return [number, number + 1]
+
+
+def test_a_checkpoint_that_only_others_see_is_refused_by_all_alike(toy: ModuleType) -> None:
+    with pytest.raises(BadInput, match="not all processes see the checkpoint"):
+        train(toy.Toy(0), ranks=Seeing(0, 2))
 
 
 def test_more_processes_than_pairs_of_a_batch_are_refused(toy: ModuleType) -> None:

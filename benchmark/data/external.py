@@ -101,7 +101,8 @@ def _card(train: Dataset, test: Dataset, structured: pd.DataFrame | None) -> Dat
             "structured": {} if structured is None else {str(name): a.structured[str(name)] for name in structured},
             "licence": both(a.licence, b.licence),
             "citation": both(a.citation, b.citation),
-            "synthetic": a.synthetic or b.synthetic,
+            # Figures, and the pictures that may be shown unasked, are of the test part alone.
+            "synthetic": b.synthetic,
         }
     )
 

@@ -14,6 +14,7 @@ second run.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,9 +71,10 @@ class MLLM:
             raise BadInput(f"augmentation_options.mllm.decoding: {self.decoding!r}; use 'sampled' or 'greedy'")
         for setting in ("temperature", "max_new_tokens", "batch"):
             value = getattr(self, setting)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
-                raise BadInput(f"augmentation_options.mllm.{setting}: {value!r}; it must be a number above 0")
-        if len(Path(self.model).parts) != 2:
+            kind, word = (int | float, "number") if setting == "temperature" else (int, "whole number")
+            if not isinstance(value, kind) or isinstance(value, bool) or not value > 0:
+                raise BadInput(f"augmentation_options.mllm.{setting}: {value!r}; it must be a {word} above 0")
+        if not isinstance(self.model, str) or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", self.model):
             raise BadInput(f"augmentation_options.mllm.model: {self.model!r}; give a hub's OWNER/NAME, as in {MODEL!r}")
 
     def identify(self, weights_dir: Path | None) -> str:

@@ -155,3 +155,10 @@ def test_the_other_scanner_is_another_and_only_a_little(ours):
     shift = ours_mean.mean() - theirs_mean.mean()
     assert 3 < shift < 2 * ours_mean.std()
     assert theirs.reports != ours.reports
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_only_the_test_part_says_whether_its_pictures_are_drawn(ours, theirs, drawn):
+    """Test pictures of patients stay hidden, whatever the model was trained on."""
+    joined = join(renamed(ours, synthetic=not drawn), renamed(theirs, synthetic=drawn))
+    assert joined.card.synthetic is drawn

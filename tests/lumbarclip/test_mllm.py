@@ -151,6 +151,9 @@ def test_the_entry_builds_one_that_looks_at_pictures() -> None:
         ({"decoding": "beam"}, "decoding: 'beam'"),
         ({"temperature": 0}, "temperature: 0; it must be a number above 0"),
         ({"batch": "8"}, "batch: '8'"),
+        ({"batch": 2.5}, "batch: 2.5; it must be a whole number above 0"),
+        ({"model": "../llava"}, "give a hub's OWNER/NAME"),
+        ({"model": "/llava"}, "give a hub's OWNER/NAME"),
         ({"model": "/models/llava"}, "give a hub's OWNER/NAME"),
     ],
 )
