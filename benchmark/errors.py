@@ -32,5 +32,9 @@ class BrokenModel(BenchmarkError):
     """A model or augmentation broke its contract: another shape, type or number than promised, values not finite."""
 
 
+class OutOfStep(RuntimeError):
+    """One of several processes that train together failed where the others went on: none of them can do more."""
+
+
 class TrainingDiverged(BenchmarkError):
     """The training loss stopped being finite; the unit is recorded as failed and the run goes on."""

@@ -33,7 +33,7 @@ from benchmark.data.preprocess import picture
 from benchmark.data.split import Split, train_reports, training_pairs, with_report
 from benchmark.distributed import Ranks
 from benchmark.embed import Extractor, inference, preprocessed, preprocessing
-from benchmark.errors import BadInput, BrokenModel, TrainingDiverged, UnsupportedModality
+from benchmark.errors import BadInput, BenchmarkError, BrokenModel, OutOfStep, TrainingDiverged, UnsupportedModality
 from benchmark.evaluate.pointing import Pointed
 from benchmark.evaluate.protocol import Space, evaluate
 from benchmark.heads import ProjectionPair
@@ -276,6 +276,12 @@ def train_towers(unit: Unit, bench: Bench, stage: Stage) -> tuple[VisionLanguage
         )
     except TrainingDiverged:
         checkpoint.unlink(missing_ok=True)  # it leads to the same place
+        raise
+    except BenchmarkError:
+        raise
+    except Exception as error:
+        if bench.ranks.size > 1:  # the others wait for our share of a batch, and cannot be told
+            raise OutOfStep(f"{type(error).__name__} in one of {bench.ranks.size} processes: {error}") from error
         raise
     if config.keep_weights and bench.ranks.leads:
         _keep_weights(model, adapted.pair, bench.folder.path / "weights" / spec.id)

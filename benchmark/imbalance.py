@@ -75,7 +75,7 @@ def focal_factor(loss: Tensor, gamma: float = 2.0) -> Tensor:
     Multiply the loss by it. As in the paper the gradient flows through both: d FL / d log p =
     gamma p (1 - p)^(gamma - 1) log p - (1 - p)^gamma. Detach the factor for mere re-weighting.
 
-    For a contrastive loss, taken one direction at a time, p is the probability that the softmax over the batch gives to
+    For a contrastive loss in one direction p is the probability that the softmax over the batch gives to
     the right partner. For soft targets it is a geometric mean of probabilities, weighted by the target, and at most
     exp(-H), H the entropy of the target: the factor stays above 0 however well the sample is fitted.
 

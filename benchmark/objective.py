@@ -56,6 +56,8 @@ class TrainingLoss(nn.Module):
         loss   = mean_i  w_i f(pair_i) pair_i
 
     w_i are class-balanced weights (Cui et al. 2019) and f the focal factor (Lin et al. 2017), each 1 unless asked for.
+    The factor's probability is exp(-pair_i), of the whole pair: both directions, both texts, on the scale of the
+    objective. What it calls hard is therefore not the same for objectives that sum directions and those that average.
     Without augmented texts pair_i is L_i: what (7) gives where the augmented texts are the original ones.
     """
 

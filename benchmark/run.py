@@ -23,7 +23,7 @@ from benchmark.data.external import join
 from benchmark.data.manifest import Dataset, load
 from benchmark.data.split import Split, make_split, training_pairs
 from benchmark.data.table import did_you_mean
-from benchmark.errors import BadInput, BenchmarkError
+from benchmark.errors import BadInput, BenchmarkError, OutOfStep
 from benchmark.model import Modality
 from benchmark.plan import Candidate, Plan, Unit, plan
 from benchmark.progress import Listener, Reporter
@@ -261,8 +261,7 @@ def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outco
     except KeyboardInterrupt:
         folder.write_record(record.model_copy(update={"status": "interrupted"}))
         raise
-    finally:
-        ranks.dismiss()
+    ranks.dismiss()  # not after a failure or Ctrl-C: torchrun ends all of them then, and they would not hear it
     for unit in prepared.plan.units:
         for _, spec in unit.cells:
             if folder.read(spec.id) is None:  # every worker is gone, and none of them lived to say why
@@ -306,10 +305,12 @@ def work(prepared: Prepared, session: str, listener: Listener, *, longest_first:
             with folder.attempt(unit, session):
                 for finished in execute(todo, bench, listener.stage):
                     folder.write(finished.result, finished.predictions, finished.maps)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - here a unit's failure stays in its unit
+        except (Exception, SystemExit) as error:
             for _, spec in unit.cells:
                 if not folder.has(spec.id):
                     folder.write(failed(unit, spec, bench.provenance, error), None)
+            if isinstance(error, OutOfStep):
+                raise
         listener.end(unit.name, _outcome(folder, unit), time.perf_counter() - start)
 
 

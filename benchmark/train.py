@@ -357,7 +357,12 @@ class _Training:
                     f"{step + 1} of {steps}, at a learning rate of {rate:.3g}; the last finite loss was {before}. "
                     "Lower the learning rate or check the labels"
                 )
-            nn.utils.clip_grad_norm_(self._parameters, self.config.clip)
+            norm = float(nn.utils.clip_grad_norm_(self._parameters, self.config.clip))
+            if not math.isfinite(norm):
+                raise TrainingDiverged(
+                    f"the gradient's norm is {norm} at a loss of {value:.4g} in epoch {len(self.losses) + 1} of "
+                    f"{self.config.epochs}, step {step + 1} of {steps}. Lower the learning rate or check the labels"
+                )
             self._optimizer.step()
             losses.append(value)
             if progress:
@@ -399,7 +404,9 @@ class _Training:
         self.towers.eval()
         self.loss.eval()
         n = len(pairs.reports)
-        rows = np.array_split(np.arange(n), math.ceil(n / self.config.batch_size))
+        # In the order of the file, pictures of one report would share a batch.
+        order = generator("order of val pairs", n).permutation(n)
+        rows = np.array_split(order, math.ceil(n / self.config.batch_size))
         total = 0.0
         for batch in _batches(replace(pairs, rewordings=()), rows, generator("no draw"), Ranks()):
             index = batch.text.to(self.towers.device)

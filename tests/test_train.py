@@ -351,6 +351,21 @@ def test_towers_in_bfloat16_train_under_a_loss_in_float32(name: str) -> None:
     assert set(seen) == {torch.float32}
 
 
+class SteepAtNothing(nn.Module):
+    """A finite loss whose gradient is infinite."""
+
+    def forward(self, image: Features, text: Features, labels: torch.Tensor) -> torch.Tensor:
+        return ((image.pooled - image.pooled.detach()).sum(dim=1)).abs().sqrt() + 1.0
+
+
+def test_an_infinite_gradient_of_a_finite_loss_takes_no_step(toy: ModuleType) -> None:
+    model = toy.Toy(0)
+    model.make_objective = SteepAtNothing
+    with pytest.raises(TrainingDiverged, match=r"the gradient's norm is (nan|inf) at a loss of 1"):
+        train(model)
+    assert same_bits(model, toy.Toy(0))
+
+
 # --------------------------------------------------------------------------------------------- several processes
 
 

@@ -219,7 +219,12 @@ class Archive:
         for info in archive.infolist():
             if info.flag_bits & 1:
                 raise BadInput(f"{path} asks for a password; unpack it and give the folder")
-            if not info.is_dir() and info.file_size <= LARGEST_FILE:
+            if info.file_size > LARGEST_FILE:
+                raise BadInput(
+                    f"{path} holds a file of {info.file_size >> 20} MiB, {info.filename!r}; no slice is so large. "
+                    "Unpack what belongs to the dataset and give that folder"
+                )
+            if not info.is_dir():
                 self.members[info.filename] = Member(f"{info.file_size} {info.CRC}", partial(archive.open, info))
 
     def patients(self) -> dict[int, list[str]]:
