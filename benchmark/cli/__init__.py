@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from benchmark.cli.data import data
+from benchmark.cli.doctor import doctor
 from benchmark.cli.experiments import experiment
 from benchmark.cli.models import check_model, models, weights
 from benchmark.cli.published import check_row
@@ -52,11 +53,12 @@ def main(context: click.Context) -> None:
     python -m benchmark models                               what there is
     python -m benchmark check-model my-model --plugin my.py  does my model keep the contract?
     """
-    if context.invoked_subcommand != "weights":
+    if context.invoked_subcommand not in ("weights", "doctor"):
         # Set before any hub library is imported: weights are read locally, and only `weights fetch` may ask a hub.
+        # `doctor` says how the user has set it.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-for verb in (run, report, experiment, models, check_model, check_row, data, weights):
+for verb in (run, report, experiment, models, check_model, check_row, data, weights, doctor):
     main.add_command(verb)

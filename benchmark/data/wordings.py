@@ -1,22 +1,24 @@
 """Texts that are nearly the same: a report copied with a word or a figure changed.
 
-Two texts are near where their sets of three-word runs have a Jaccard index of at least 0.8. All such texts are found
-without comparing all pairs: with its runs sorted from the rarest, a text shares one of its first few with every text
-that is near it (Chaudhuri, Ganti and Kaushik 2006; Bayardo, Ma and Srikant 2007).
+Two texts are near where their sets of three-word runs have a Jaccard index of at least 0.8 (shingles; Broder 1997).
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from scipy.sparse import csr_array
 
 RUN = 3
 """Words in a run."""
 
 NEAR = 0.8
 """Jaccard index from which two texts are near: one changed word in some thirty; short template phrases never are."""
+
+BLOCK = 256
+"""Texts that are compared with all known ones at a time."""
 
 
 def words(text: str) -> list[str]:
@@ -32,25 +34,24 @@ def runs(text: str) -> frozenset[tuple[str, ...]]:
 
 def near(texts: Collection[str], known: Collection[str], threshold: float = NEAR) -> set[str]:
     """Those of the texts that are near one of the known texts."""
-    sets = {text: runs(text) for text in {*texts, *known}}
-    often = Counter(run for found in sets.values() for run in found)
-
-    def first(found: frozenset[tuple[str, ...]]) -> list[tuple[str, ...]]:
-        # Of two sets that share k runs, the rarest shared one is among the first len - k + 1 of each.
-        order = sorted(found, key=lambda run: (often[run], run))
-        return order[: len(found) - math.ceil(threshold * len(found) - 1e-9) + 1]
-
-    holders: defaultdict[tuple[str, ...], list[frozenset[tuple[str, ...]]]] = defaultdict(list)
-    for found in {sets[text] for text in known}:
-        for run in first(found):
-            holders[run].append(found)
-    return {
-        text
-        for text in texts
-        if any(_jaccard(sets[text], other) >= threshold for run in first(sets[text]) for other in holders[run])
-    }
+    asked = sorted(texts)
+    table = _table([runs(text) for text in (*asked, *sorted(known))])
+    ours, theirs = table[: len(asked)], table[len(asked) :]
+    lengths, columns = theirs.sum(axis=1), theirs.T.tocsr()
+    found: set[str] = set()
+    for start in range(0, len(asked), BLOCK):
+        block = ours[start : start + BLOCK]
+        shared = (block @ columns).tocoo()
+        either = block.sum(axis=1)[shared.row] + lengths[shared.col] - shared.data
+        # the slack is for a threshold that has no exact float
+        for row in np.unique(shared.row[shared.data >= threshold * either - 1e-9]):
+            found.add(asked[start + row])
+    return found
 
 
-def _jaccard(a: frozenset[tuple[str, ...]], b: frozenset[tuple[str, ...]]) -> float:
-    shared = len(a & b)
-    return shared / (len(a) + len(b) - shared)
+def _table(sets: Sequence[frozenset[tuple[str, ...]]]) -> csr_array:
+    """Which text has which run, (texts, runs) of 0/1."""
+    column: dict[tuple[str, ...], int] = {}
+    places = [column.setdefault(run, len(column)) for found in sets for run in found]
+    ends = np.cumsum([0, *(len(found) for found in sets)])
+    return csr_array((np.ones(len(places), dtype=np.int32), places, ends), shape=(len(sets), len(column)))

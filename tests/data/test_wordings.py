@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.data.wordings import NEAR, near, runs, words
+from benchmark.data.wordings import BLOCK, NEAR, near, runs, words
 
 TEXTS = st.lists(
     st.lists(st.sampled_from(["disc", "canal", "mild", "no", "severe", "L4"]), max_size=14).map(" ".join), max_size=12
@@ -41,3 +41,9 @@ def test_short_template_phrases_are_not_near(one, other):
 def test_case_blanks_and_punctuation_are_no_words():
     assert words("  L4/5:\nNo BULGE.") == ["l4", "5", "no", "bulge"]
     assert 0 < NEAR < 1
+
+
+def test_near_texts_are_found_in_every_block():
+    asked = [" ".join(f"w{i}x{j}" for j in range(12)) for i in range(2 * BLOCK + 1)]
+    known = [f"{asked[i]} more" for i in (0, BLOCK - 1, BLOCK, 2 * BLOCK)]
+    assert near(asked, known) == {one.removesuffix(" more") for one in known}
