@@ -9,7 +9,16 @@ import numpy as np
 
 from benchmark.evaluate.compare import Side, exchanged, shared_groups
 from benchmark.evaluate.metrics import primary_metric
-from benchmark.evaluate.ranking import ALPHA, Detectable, Rank, best_row, detectable_difference, ranks, tied_with_best
+from benchmark.evaluate.ranking import (
+    Detectable,
+    JointRank,
+    Rank,
+    best_row,
+    detectable_difference,
+    joint_ranks,
+    ranks,
+    tied_with_best,
+)
 from benchmark.evaluate.resample import plug_in, replicate
 from benchmark.evaluate.significance import FlipTest, adjust
 
@@ -21,6 +30,9 @@ class Standing:
     value: float
     """The primary metric; NaN where undefined."""
     rank: Rank
+    """With the percentile interval of this row alone."""
+    joint_rank: JointRank
+    """Ranks that hold for all rows at once, equal rows or not."""
     tied: bool
     """Whether this test set cannot tell the row from the best one."""
     against_best: FlipTest | None
@@ -63,11 +75,11 @@ def standings(sides: Sequence[Side], evaluator: str, *, replicates: int, flips: 
     best = best_row(values)
     tests = [None if i == best else _against(sides, best, i, evaluator, metric, flips) for i in range(len(sides))]
     p = np.array([np.nan if test is None else test.p for test in tests])
-    tied = np.zeros(len(sides), dtype=np.bool_) if best is None else tied_with_best(best, p, alpha=ALPHA)
-    found = zip(values, ranks(values, table), tied, tests, adjust(p), strict=True)
+    tied = np.zeros(len(sides), dtype=np.bool_) if best is None else tied_with_best(best, p)
+    columns = (ranks(values, table), joint_ranks(values, table), tied.tolist(), tests, adjust(p).tolist())
     return Standings(
         metric=metric,
-        rows=tuple(Standing(float(v), rank, bool(t), test, float(adjusted)) for v, rank, t, test, adjusted in found),
+        rows=tuple(Standing(*row) for row in zip(values.tolist(), *columns, strict=True)),
         best=best,
         detectable=detectable_difference(table[~np.isnan(values)]),
     )

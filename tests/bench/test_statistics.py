@@ -1,4 +1,4 @@
-"""The bootstrap of all metrics against scikit-learn replicate by replicate, and what a whole leaderboard of it costs.
+"""The bootstrap of all metrics against scikit-learn replicate by replicate, and what a whole leaderboard of it costs; and DeLong.
 
 Both compute the same replicates in turn in one process, and the median of the paired ratios is asserted. The cost is
 processor time, which other processes on the machine stretch less than the clock.
@@ -15,6 +15,7 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score, f1_score, log_loss, roc_auc_score
 from threadpoolctl import threadpool_limits
 
+from benchmark.evaluate.delong import aurocs
 from benchmark.evaluate.metrics import Classification
 from benchmark.evaluate.resample import patient_weights, replicate
 from benchmark.evaluate.threshold import Threshold
@@ -64,3 +65,19 @@ def test_the_bootstrap_is_many_times_faster_than_scikit_learn_and_affordable(req
     timer.pedantic(ours, rounds=1)
     assert np.median(ratios) >= 20, ratios
     assert leaderboard_s / 4 < 30, "over half a minute on four cores"
+
+
+def test_delong_of_a_hundred_thousand_rows_takes_under_a_second(request: pytest.FixtureRequest) -> None:
+    if request.config.getoption("benchmark_disable"):
+        pytest.skip("speed is measured by 'tox -e bench'")
+    timer: BenchmarkFixture = request.getfixturevalue("benchmark")
+    rng = np.random.default_rng(4)
+    positive, scores = rng.random(100_000) < 0.3, rng.normal(size=(2, 100_000))
+
+    def seconds() -> float:
+        start = time.process_time()
+        aurocs(positive, scores, np.arange(100_000) // 3)
+        return time.process_time() - start
+
+    timer.extra_info["processor_s"] = timer.pedantic(seconds, rounds=3)
+    assert timer.extra_info["processor_s"] < 1

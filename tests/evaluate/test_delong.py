@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -43,6 +41,30 @@ def test_auroc_and_covariance_are_those_of_all_pairs(seed, n, models, levels):
     assert found.values == pytest.approx(values)
     assert found.values == pytest.approx([roc_auc_score(positive, s) for s in scores])
     assert found.covariance == pytest.approx(covariance, abs=1e-14)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 100_000), patients=st.integers(4, 25))
+def test_covariance_by_patient_is_that_of_the_paper_summed_patient_by_patient(seed, patients):
+    """Obuchowski's S10, S01 and S11, for two models with equal scores and patients of either or both classes."""
+    rng = np.random.default_rng(seed)
+    groups = np.append(np.arange(patients), rng.integers(patients, size=40))
+    positive = rng.random(len(groups)) < 0.4
+    positive[:4] = [True, True, False, False]
+    scores = rng.integers(6, size=(2, len(groups))).astype(float)
+    areas, (m, n) = [roc_auc_score(positive, s) for s in scores], (positive.sum(), (~positive).sum())
+    x, y = np.zeros((2, patients)), np.zeros((2, patients))
+    for r, s in enumerate(scores):
+        kernel = (s[positive][:, None] > s[~positive]) + 0.5 * (s[positive][:, None] == s[~positive])
+        for p in range(patients):
+            x[r, p] = (kernel[groups[positive] == p].mean(axis=1) - areas[r]).sum()
+            y[r, p] = (kernel[:, groups[~positive] == p].mean(axis=0) - areas[r]).sum()
+    with_positive, with_negative = len(set(groups[positive])), len(set(groups[~positive]))
+    s10 = with_positive / ((with_positive - 1) * m) * x @ x.T
+    s01 = with_negative / ((with_negative - 1) * n) * y @ y.T
+    s11 = patients / (patients - 1) * x @ y.T
+    expected = s10 / m + s01 / n + (s11 + s11.T) / (m * n)
+    assert aurocs(positive, scores, groups).covariance == pytest.approx(expected, abs=1e-14)
 
 
 @settings(max_examples=40, deadline=None)
@@ -137,11 +159,3 @@ def test_what_cannot_be_estimated_says_so():
     assert lone.values[0] == 0.75
     assert "fewer than two patients" in auroc_interval(lone.values[0], lone.covariance[0, 0]).why_undefined
     assert np.isnan(aurocs(np.ones(4, dtype=bool), np.arange(4.0)).values[0])
-
-
-def test_a_hundred_thousand_rows_take_under_a_second_of_the_processor():
-    rng = np.random.default_rng(4)
-    positive, scores = rng.random(100_000) < 0.3, rng.normal(size=(2, 100_000))
-    start = time.process_time()
-    aurocs(positive, scores, np.arange(100_000) // 3)
-    assert time.process_time() - start < 1

@@ -98,6 +98,7 @@ def test_standings_name_the_best_what_ties_with_it_and_what_does_not():
     assert sorted(row.rank.rank for row in found.rows) == [1, 2, 3, 4]
     assert found.rows[0].p_adjusted >= found.rows[0].against_best.p
     assert found.rows[0].rank.low >= 3
+    assert [(row.joint_rank.low, row.joint_rank.high) for row in found.rows] == [(3, 4), (1, 2), (1, 2), (3, 4)]
     assert 0.01 < found.detectable.median < 0.3
 
 
