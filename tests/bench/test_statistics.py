@@ -1,4 +1,4 @@
-"""The bootstrap of all metrics against scikit-learn replicate by replicate, and what a whole leaderboard of it costs; and DeLong.
+"""The bootstrap against scikit-learn replicate by replicate, what it costs for a whole leaderboard, and DeLong.
 
 Both compute the same replicates in turn in one process, and the median of the paired ratios is asserted. The cost is
 processor time, which other processes on the machine stretch less than the clock.
