@@ -93,6 +93,10 @@ class RunConfig(BaseModel):
     preset: str = "quick"
     regimes: tuple[Regime, ...] = REGIMES
     augmentations: tuple[str, ...] = ("none",)
+    augmentation_options: dict[str, dict[str, Any]] = {}
+    """Augmentation -> its settings."""
+    rewordings: Path | None = None
+    """The texts of the augmentation ``file``, as ``data augment`` writes them."""
     heads: tuple[str, ...] = ("linear-256",)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     split_seed: int = Field(0, ge=0)
@@ -168,7 +172,10 @@ OPTIONS = {"regimes": "regime", "augmentations": "augmentation", "plugins": "plu
 """Setting -> its option on the command line, where the two differ."""
 
 
-BY_SET = frozenset({"phantom_patients", "split_seed", "encode_batch", "heads_training", "full_training", "evaluation"})
+BY_SET = frozenset(
+    {"phantom_patients", "phantom_task", "split_seed", "encode_batch", "augmentation_options"}
+    | {"heads_training", "full_training", "evaluation"}
+)
 """Settings without an option of their own, which ``--set`` or a file gives."""
 
 

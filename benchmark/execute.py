@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from benchmark.adapt import (
     multi_hot,
     train_heads,
 )
-from benchmark.augment import reword
+from benchmark.augment import Rewordings, Source, captions, reword
 from benchmark.config import RunConfig
 from benchmark.data.manifest import Dataset
 from benchmark.data.preprocess import picture
@@ -37,9 +37,9 @@ from benchmark.errors import BadInput, BrokenModel, TrainingDiverged, Unsupporte
 from benchmark.evaluate.pointing import Pointed
 from benchmark.evaluate.protocol import Space, evaluate
 from benchmark.heads import ProjectionPair
-from benchmark.model import BuildRequest, Features, ModelEntry, NaiveModel, VisionLanguageModel
+from benchmark.model import BuildRequest, Features, ModelEntry, NaiveModel, RewordContext, VisionLanguageModel
 from benchmark.plan import FROZEN, Unit
-from benchmark.registry import Registered, Registry
+from benchmark.registry import Registered
 from benchmark.result import (
     MAPS_EVALUATOR,
     CellResult,
@@ -81,7 +81,8 @@ class Bench:
     config: RunConfig
     dataset: Dataset
     split: Split
-    registry: Registry
+    augmentations: Mapping[str, Source]
+    cache: Path
     store: ArrayStore
     device: torch.device
     provenance: dict[str, Any]
@@ -89,6 +90,7 @@ class Bench:
     """Where trainings leave their checkpoints."""
     ranks: Ranks = field(default_factory=Ranks)
     """The processes that train together."""
+    _reworded: dict[tuple[str, int], Rewordings] = field(default_factory=dict)
 
     @cached_property
     def distinct_reports(self) -> tuple[str, ...]:
@@ -127,19 +129,21 @@ class Bench:
         texts = self.dataset.reports or ()
         return [report for i in self.pairs if (report := texts[i]) is not None]
 
-    def rewordings(self, name: str, count: int) -> list[list[str]]:
+    def rewordings(self, name: str, count: int, stage: Stage) -> Rewordings:
         """``count`` rewordings of each training pair's report under an augmentation; empty for ``none``."""
         if name == "none":
-            return []
-        registered = self.registry.augmentation(name)
-        reworded = reword(
-            registered.entry.build(),
-            self.train_reports,
-            count,
-            fingerprint=self.split.fingerprint,
-            version=registered.entry.version,
-        )
-        return [reworded[report] for report in self.reports]
+            return Rewordings([])
+        if (name, count) not in self._reworded:
+            context = RewordContext(
+                cache=self.cache / "rewordings" / name,
+                device=str(self.device),
+                weights_dir=self.config.weights_dir,
+                fingerprint=self.split.fingerprint,
+                progress=stage("rewording texts"),
+            )
+            pairs = captions(self.dataset, self.split)
+            self._reworded[name, count] = reword(self.augmentations[name], pairs, count, context)
+        return self._reworded[name, count]
 
 
 def execute(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
@@ -179,9 +183,12 @@ def _towers(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
     view = _view(extractor, bench, stage)
     for variant, spec in unit.cells:
         if variant == FROZEN:
-            released = _released(model, embedded)
-            maps = _released_maps(model, view, bench) if released else _NO_SPACE
-            spaces = [embedded.pooled(), *(replace(space, pointed=maps.pointed) for space in released)]
+            released = _released_projections(model, bench.device)
+            spaces, maps = [embedded.pooled()], _NO_SPACE
+            if released is not None:
+                with inference(model):
+                    maps = _maps(view, *released, bench)
+                    spaces.append(replace(embedded.aligned(*released), pointed=maps.pointed))
             yield _evaluated(unit, spec, bench, spaces, costs, {}, stage, origin=_origin(model), maps=maps)
     for augmentation in sorted({variant.augmentation for variant, _ in unit.cells}):
         wanted = [
@@ -190,7 +197,8 @@ def _towers(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
             if variant.regime == "heads" and variant.augmentation == augmentation
         ]
         try:
-            trained = _train_heads([member for _, member in wanted], augmentation, bench, extractor, embedded, stage)
+            reworded = bench.rewordings(augmentation, bench.config.heads_training.rewordings, stage)
+            trained = _train_heads([member for _, member in wanted], reworded, bench, extractor, embedded, stage)
         except Exception as error:  # noqa: BLE001 - foreign objectives and augmentations cost their own rows alone
             yield from (Finished(failed(unit, spec, bench.provenance, error), None) for spec, _ in wanted)
             continue
@@ -208,7 +216,7 @@ def _towers(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
                 bench,
                 [space],
                 costs_here,
-                _training_record(adapted, bench),
+                _training_record(adapted, bench, reworded),
                 stage,
                 origin=_origin(model),
                 maps=maps,
@@ -220,7 +228,7 @@ def _full(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
     ((_, spec),) = unit.cells
     profile.reset_peak_memory(bench.device)
     start = time.perf_counter()
-    model, adapted = train_towers(unit, bench, stage)
+    model, adapted, reworded = train_towers(unit, bench, stage)
     seconds = time.perf_counter() - start
     # These weights exist only in this unit, so their embeddings are of no use to any other: nothing is kept.
     with tempfile.TemporaryDirectory() as folder:
@@ -233,20 +241,20 @@ def _full(unit: Unit, bench: Bench, stage: Stage) -> Iterator[Finished]:
         pair = adapted.pair.cpu()
         maps = _maps(_view(extractor, bench, stage), pair.project_image, pair.project_text, bench)
         spaces = [embedded.pooled(), replace(embedded.projected(pair), pointed=maps.pointed)]
-        record = _training_record(adapted, bench)
+        record = _training_record(adapted, bench, reworded)
         yield _evaluated(unit, spec, bench, spaces, costs, record, stage, origin=_origin(model), maps=maps)
     bench.folder.checkpoint(unit).unlink(missing_ok=True)  # the result is what is left of it
 
 
-def train_towers(unit: Unit, bench: Bench, stage: Stage) -> tuple[VisionLanguageModel, Adapted]:
+def train_towers(unit: Unit, bench: Bench, stage: Stage) -> tuple[VisionLanguageModel, Adapted, Rewordings]:
     """Build and train the model of a ``full`` unit: this process's part of it, where several train together."""
     (variant, spec) = unit.cells[0]
     config = bench.config.full_training
     model = _build(unit, bench)
     if config.patience and not len(bench.val_pairs):
         raise BadInput("full_training.patience stops by the loss on val, and no val sample has a report; leave it out")
-    rewordings = bench.rewordings(variant.augmentation, config.rewordings)
-    data = _pairs(model, bench, bench.pairs, rewordings)
+    reworded = bench.rewordings(variant.augmentation, config.rewordings, stage)
+    data = _pairs(model, bench, bench.pairs, reworded.texts)
     validation = _pairs(model, bench, bench.val_pairs, []) if config.patience else None
     if bench.ranks.leads:  # the others wait for this word, and then train with us
         bench.ranks.say(unit.id)
@@ -271,7 +279,7 @@ def train_towers(unit: Unit, bench: Bench, stage: Stage) -> tuple[VisionLanguage
         raise
     if config.keep_weights and bench.ranks.leads:
         _keep_weights(model, adapted.pair, bench.folder.path / "weights" / spec.id)
-    return model, adapted
+    return model, adapted, reworded
 
 
 def _keep_weights(model: VisionLanguageModel, pair: ProjectionPair, stem: Path) -> None:
@@ -336,16 +344,14 @@ class _Embedded:
         return Space("pooled", self.image, None, None, aligned=False)
 
     def projected(self, pair: ProjectionPair) -> Space:
-        return self._aligned(
-            lambda features: pair.project_image(features.pooled), lambda features: pair.project_text(features.pooled)
-        )
+        return self.aligned(pair.project_image, pair.project_text)
 
-    def _aligned(self, image: Callable[[Features], Tensor], text: Callable[[Features], Tensor]) -> Space:
+    def aligned(self, image: explain.Project, text: explain.Project) -> Space:
         with torch.inference_mode():
-            pictures = image(Features(torch.from_numpy(self.image))).numpy()
+            pictures = image(torch.from_numpy(self.image)).numpy()
             if self.text_of is None:
                 return Space("projected", pictures, None, None, aligned=True)
-            vectors = text(Features(torch.from_numpy(np.stack(list(self.text_of.values()))))).numpy()
+            vectors = text(torch.from_numpy(np.stack(list(self.text_of.values())))).numpy()
         row = {t: i for i, t in enumerate(self.text_of)}
         texts = np.full((len(pictures), vectors.shape[1]), np.nan, dtype=np.float32)
         for i, report in enumerate(self.reports):
@@ -370,13 +376,18 @@ def _embed(extractor: Extractor, bench: Bench, stage: Stage) -> _Embedded:
     return _Embedded(image, text_of, dataset.reports or (), prompts if text_of else {})
 
 
-def _released(model: VisionLanguageModel, embedded: _Embedded) -> list[Space]:
-    """The space behind a model's own published projections, where it has them."""
+def _released_projections(
+    model: VisionLanguageModel, device: torch.device
+) -> tuple[explain.Project, explain.Project] | None:
+    """A model's own published projections of vectors on the CPU, wherever the model is."""
     image, text = getattr(model, "project_image", None), getattr(model, "project_text", None)
     if image is None or text is None:
-        return []
-    with inference(model):
-        return [embedded._aligned(image, text)]
+        return None
+
+    def through(project: Callable[[Features], Tensor]) -> explain.Project:
+        return lambda vectors: project(Features(vectors.to(device))).cpu()
+
+    return through(image), through(text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -413,17 +424,6 @@ def _maps(
     return _Explained(maps if bench.config.include_images or bench.dataset.card.synthetic else None, pointed)
 
 
-def _released_maps(model: VisionLanguageModel, view: explain.View | str, bench: Bench) -> _Explained:
-    """Maps behind a model's own published projections."""
-    image, text = getattr(model, "project_image"), getattr(model, "project_text")  # noqa: B009 - not in the Protocol
-
-    def through(project: Callable[[Features], Tensor]) -> explain.Project:
-        return lambda vectors: project(Features(vectors.to(bench.device))).cpu()
-
-    with inference(model):
-        return _maps(view, through(image), through(text), bench)
-
-
 def _why_no_maps(error: Exception) -> str:
     if isinstance(error, explain.NoMaps):
         return str(error)
@@ -432,7 +432,7 @@ def _why_no_maps(error: Exception) -> str:
 
 def _train_heads(
     members: Sequence[HeadMember],
-    augmentation: str,
+    rewordings: Rewordings,
     bench: Bench,
     extractor: Extractor,
     embedded: _Embedded,
@@ -445,7 +445,7 @@ def _train_heads(
         raise UnsupportedModality(
             "heads are trained on pairs, and this model encodes no text; its card may say so, encodes=('image',)"
         )
-    options = bench.rewordings(augmentation, bench.config.heads_training.rewordings)
+    options = rewordings.texts
     reworded = list(dict.fromkeys(text for texts in options for text in texts))
     vectors = [np.stack(list(embedded.text_of.values()))]
     if reworded:
@@ -457,7 +457,7 @@ def _train_heads(
         image=torch.from_numpy(embedded.image[bench.pairs]),
         text=torch.from_numpy(np.concatenate(vectors)),
         report=torch.tensor([row[r] for r in bench.reports]),
-        rewordings={augmentation: torch.tensor([[reworded_row[t] for t in texts] for texts in options])}
+        rewordings={members[0].augmentation: torch.tensor([[reworded_row[t] for t in texts] for texts in options])}
         if options
         else {},
         labels=bench.labels,
@@ -514,12 +514,12 @@ def _origin(model: VisionLanguageModel) -> dict[str, Any]:
     return {"preprocess": preprocessing(model), "tensors_loaded": dict(getattr(model, "loaded", {}))}
 
 
-def _training_record(adapted: Adapted, bench: Bench) -> dict[str, Any]:
+def _training_record(adapted: Adapted, bench: Bench, reworded: Rewordings) -> dict[str, Any]:
     left_out = len(bench.split.train) - len(bench.pairs)
     record = {"losses": list(adapted.losses), "pairs": len(bench.pairs), "left_out_without_report": left_out}
     if adapted.validation:
         record |= {"validation_losses": list(adapted.validation), "kept_epoch": adapted.kept_epoch}
-    return record
+    return record | ({"rewordings": reworded.record.model_dump(mode="json")} if reworded.record else {})
 
 
 def _evaluated(

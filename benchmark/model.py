@@ -7,11 +7,12 @@ a registered entry names its ``build`` function, which is imported when the mode
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -245,6 +246,48 @@ class Augmentation(Protocol):
         """Give ``count`` rewordings of one report; the same generator state gives the same rewordings."""
 
 
+@dataclass(frozen=True, eq=False)
+class Captioned:
+    """A training picture and its report."""
+
+    sample: str
+    report: str
+    pixels: NDArray[np.uint8]
+    """(H, W) or (H, W, 3)."""
+    pixel_hash: str
+
+
+@dataclass(frozen=True)
+class RewordContext:
+    """What an augmentation that looks at pictures works with. New fields never break it."""
+
+    cache: Path
+    """Folder of its own, in which it may keep finished work: a killed command goes on from there."""
+    device: str
+    weights_dir: Path | None
+    fingerprint: str
+    """Of the split; seeds whatever is drawn."""
+    progress: Callable[[int, int], None]
+    """Called with (pairs done, pairs in all)."""
+
+
+@runtime_checkable
+class PicturedAugmentation(Protocol):
+    """Rewordings of training reports by something that sees the picture too."""
+
+    name: str
+
+    def identify(self, weights_dir: Path | None) -> str:
+        """Say in a digest which files it will write with, without loading them: part of every cell's id.
+
+        Raises:
+            MissingWeights: where they are not on this machine; asked before anything is trained.
+        """
+
+    def reword_pairs(self, pairs: Sequence[Captioned], count: int, *, context: RewordContext) -> list[list[str]]:
+        """Give up to ``count`` rewordings of each pair's report, in the order of the pairs."""
+
+
 @dataclass(frozen=True)
 class ModelEntry:
     """What an entry point of group ``lumbarclip_benchmark.models`` holds."""
@@ -265,11 +308,8 @@ class ModelEntry:
 
     def make(self, request: BuildRequest) -> VisionLanguageModel | NaiveModel:
         """Import the build function if need be, and build."""
-        if callable(self.build):
-            return self.build(request)
-        module, _, name = self.build.partition(":")
-        built: VisionLanguageModel | NaiveModel = getattr(importlib.import_module(module), name)(request)
-        return built
+        build: Callable[[BuildRequest], VisionLanguageModel | NaiveModel] = _imported(self.build)
+        return build(request)
 
 
 @dataclass(frozen=True)
@@ -278,6 +318,33 @@ class AugmentationEntry:
 
     name: str
     summary: str
-    build: Callable[[], Augmentation]
+    build: str | Callable[..., Augmentation | PicturedAugmentation]
+    """A class or function, or ``module:name`` of one, to be imported when it is first needed. Called with the settings
+    that a run gives for it under ``augmentation_options``; without any by default."""
     version: str = "1"
     """Raised whenever the same report and seed would give other rewordings."""
+    may_omit: bool = False
+    """Whether its texts are used also where they leave out some of what the report states, as a summary does."""
+
+    def make(self, options: Mapping[str, Any] | None = None) -> Augmentation | PicturedAugmentation:
+        """Import the build function if need be, and build with the given settings.
+
+        Raises:
+            BadInput: where it has no such setting.
+        """
+        build: Callable[..., Augmentation | PicturedAugmentation] = _imported(self.build)
+        if options:
+            try:
+                inspect.signature(build).bind(**options)
+            except TypeError as error:
+                raise BadInput(f"augmentation_options.{self.name}: {error}") from error
+        return build(**options or {})
+
+
+def _imported(build: str | Callable[..., Any]) -> Callable[..., Any]:
+    """A build function, which an entry may name in words."""
+    if callable(build):
+        return build
+    module, _, name = build.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found

@@ -47,11 +47,11 @@ class Registered(Generic[Entry]):
 class _Shelf(Generic[Entry]):
     """All entries of one kind, usable and broken."""
 
-    def __init__(self, kind: type[Entry], word: str, reserved: str) -> None:
+    def __init__(self, kind: type[Entry], word: str, *reserved: str) -> None:
         self.kind = kind
         self.word = word
         self.reserved = reserved
-        """The name that no entry may take, as the command line means something else by it."""
+        """Names that no entry may take, as the command line means something else by them."""
         self.usable: dict[str, Registered[Entry]] = {}
         self.broken: dict[str, str] = {}
 
@@ -103,20 +103,18 @@ class _Shelf(Generic[Entry]):
 
     def problem(self, entry: Entry, name: str) -> str:
         """What is wrong with an entry, in words; nothing where it is sound."""
-        if isinstance(entry, ModelEntry):
-            if isinstance(entry.build, str) and not re.fullmatch(r"[\w.]+:\w+", entry.build):
-                return f"its build {entry.build!r} is not of the form 'module:function'"
-            if entry.kind not in ("encoder", "naive"):
-                return f"its kind is {entry.kind!r}; it must be 'encoder' or 'naive'"
-        if not callable(entry.build) and not (isinstance(entry, ModelEntry) and isinstance(entry.build, str)):
+        if isinstance(entry.build, str) and not re.fullmatch(r"[\w.]+:\w+", entry.build):
+            return f"its build {entry.build!r} is not of the form 'module:function'"
+        if isinstance(entry, ModelEntry) and entry.kind not in ("encoder", "naive"):
+            return f"its kind is {entry.kind!r}; it must be 'encoder' or 'naive'"
+        if not callable(entry.build) and not isinstance(entry.build, str):
             return "its build is not a function"
         own = _name(entry)
         if own != name:
             return f"it is registered as {name!r} but calls itself {own!r}"
-        if own == self.reserved or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", own):
-            return (
-                f"{own!r} cannot be a name: use letters, digits, '.', '_' and '-', and not the word {self.reserved!r}"
-            )
+        if own in self.reserved or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", own):
+            words = " or ".join(map(repr, self.reserved))
+            return f"{own!r} cannot be a name: use letters, digits, '.', '_' and '-', and not the word {words}"
         return ""
 
     def get(self, name: str) -> Registered[Entry]:
@@ -140,7 +138,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._models = _Shelf(ModelEntry, "model", "all")
-        self._augmentations = _Shelf(AugmentationEntry, "augmentation", "none")
+        self._augmentations = _Shelf(AugmentationEntry, "augmentation", "none", "file")
 
     @classmethod
     def load(cls, plugins: Sequence[Path] = ()) -> Registry:
@@ -162,7 +160,7 @@ class Registry:
         return {r.name: r for r in sorted(entries, key=lambda r: (r.entry.kind == "naive", r.name))}
 
     def augmentations(self) -> Mapping[str, Registered[AugmentationEntry]]:
-        """Usable augmentations by name, in alphabetical order; ``none`` is built in and has no entry."""
+        """Usable augmentations by name, in alphabetical order; ``none`` and ``file`` are built in."""
         return dict(sorted(self._augmentations.usable.items()))
 
     @property

@@ -245,6 +245,60 @@ class ModelRecord(_Record):
     """Side of its square input in pixels, where its card says so."""
 
 
+class RewordingRecord(_Record):
+    """What became of an augmentation's texts, in numbers: counted over training pairs."""
+
+    augmentation: str
+    pairs: int
+    asked: int
+    """Texts asked for: so many a pair."""
+    given: int
+    """Texts that came."""
+    kept: int
+    """Texts that are trained on; where a pair has fewer than were asked for, they are repeated."""
+    kept_by_hand: int = 0
+    """Of those, texts that contradict, add or omit, and that a person has approved."""
+    omitting: int = 0
+    """Of those, texts that leave something out, where the augmentation may."""
+    dropped: int
+    """Texts that the check refused."""
+    dropped_by_kind: dict[str, int] = {}
+    """What a text was refused for, as ``adds level``, to the texts; one text may count under several."""
+    left_out_by_hand: int = 0
+    """Texts that a person has turned down."""
+    distinct: int
+    """Different texts among the kept, the reports themselves left out."""
+    original_alone: int
+    """Pairs without any kept text, which are trained on the report twice."""
+    rows_of_other_samples: int = 0
+    """Rows of a file of texts that belong to no training pair of this split, and are not used."""
+
+    @property
+    def summary(self) -> str:
+        """The counts in one sentence, without any text."""
+        parts = [f"{self.kept} of {self.asked} texts kept, {self.distinct} of them different"]
+        if self.kept_by_hand:
+            parts.append(f"{self.kept_by_hand} of them by hand against the check")
+        if self.omitting:
+            parts.append(f"{self.omitting} of them leave something out")
+        if self.dropped:
+            kinds = ", ".join(f"{kind} {count}" for kind, count in self.dropped_by_kind.items())
+            parts.append(f"{self.dropped} dropped ({kinds})")
+        if self.left_out_by_hand:
+            parts.append(f"{self.left_out_by_hand} turned down by hand")
+        if self.original_alone:
+            parts.append(f"{self.original_alone} of {self.pairs} pairs left with the report alone")
+        if self.rows_of_other_samples:
+            parts.append(f"{self.rows_of_other_samples} rows of samples outside the train split not used")
+        return "; ".join(parts)
+
+    @property
+    def worth_saying(self) -> bool:
+        """Whether something was refused, overruled or not used."""
+        counts = (self.dropped, self.kept_by_hand, self.omitting, self.original_alone, self.rows_of_other_samples)
+        return any(counts)
+
+
 class RunRecord(_Record):
     """``run.json``: what was asked, on what, with what."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmark import augment
 from benchmark.config import EMBEDDED, RunConfig
 from benchmark.data.audit import audit
 from benchmark.data.external import join
@@ -52,7 +53,7 @@ TINY_THREADS = 1
 one, and far slower where anything else runs. Units run side by side instead, with the same bits on any number of cores.
 """
 
-PLACES = ("out", "cache", "weights_dir", "data", "external", "plugins")
+PLACES = ("out", "cache", "weights_dir", "data", "external", "plugins", "rewordings")
 """Settings that name files of this machine: they are in no record."""
 
 
@@ -66,6 +67,7 @@ class Prepared:
     split: Split
     findings: tuple[Finding, ...]
     plan: Plan
+    augmentations: Mapping[str, augment.Source]
     out: Path
     cache: Path
 
@@ -99,7 +101,7 @@ def prepare(config: RunConfig, registry: Registry, reporter: Reporter) -> Prepar
 
     candidates = _candidates(config, registry)
     _check_objectives(config, [candidate.registered.name for candidate in candidates])
-    versions = {name: registry.augmentation(name) for name in config.augmentations if name != "none"}
+    sources = augment.find(config, registry)
     precision = resolve_precision(pick_device(config.device), config.precision)
     runs = config.out.parent if config.out else Path("runs")
     cache = config.cache or runs / ".cache"
@@ -114,9 +116,10 @@ def prepare(config: RunConfig, registry: Registry, reporter: Reporter) -> Prepar
         content=dataset.content,
         has=_modalities(dataset, split),
         precision=precision,
-        rewordings={name: f"{r.provider}/{r.entry.version}" for name, r in versions.items()},
+        rewordings={name: source.identity for name, source in sources.items()},
     )
-    return Prepared(config, registry, dataset, split, audit(dataset, split), planned, out, cache)
+    augment.check_files(sources.values(), dataset, split)
+    return Prepared(config, registry, dataset, split, audit(dataset, split), planned, sources, out, cache)
 
 
 def _candidates(config: RunConfig, registry: Registry) -> list[Candidate]:
@@ -296,7 +299,8 @@ def bench_of(prepared: Prepared) -> Bench:
         config=prepared.config,
         dataset=prepared.dataset,
         split=prepared.split,
-        registry=prepared.registry,
+        augmentations=prepared.augmentations,
+        cache=prepared.cache,
         store=ArrayStore(prepared.cache / "embeddings"),
         device=device,
         provenance=provenance(device, worker_count(prepared.config, device.type)),
@@ -380,9 +384,7 @@ def _record(prepared: Prepared, provenance: dict[str, object]) -> RunRecord:
     return RunRecord(
         name=prepared.out.name,
         started=datetime.now(UTC).isoformat(timespec="seconds"),
-        config=prepared.config.model_dump(
-            mode="json", exclude={"out", "cache", "weights_dir", "data", "external", "plugins"}
-        )
+        config=prepared.config.model_dump(mode="json", exclude=set(PLACES))
         | {"weights": _weights_word(prepared.config.weights)},
         dataset=DatasetRecord(
             name=card.name,

@@ -132,6 +132,22 @@ def default_folder() -> Path:
     return Path(named) if named else Path.home() / ".cache" / "lumbarclip-benchmark" / "weights"
 
 
+def folders_for(repo_id: str, weights_dir: Path | None) -> list[Path]:
+    """Folders in which a repository that is on no model's card may lie, first choice first.
+
+    Raises:
+        BadInput: where ``weights_dir`` is no folder.
+    """
+    _check_folder(weights_dir)
+    own = [] if weights_dir is None else [weights_dir / repo_id, weights_dir / PurePosixPath(repo_id).name]
+    return [*own, default_folder() / repo_id]
+
+
+def folder_digest(folder: Path) -> str:
+    """Digest of the content of all files that lie in a folder, those in its subfolders left out."""
+    return digest({file.name: _digest_of(file) for file in sorted(folder.iterdir()) if file.is_file()})
+
+
 def _check_folder(weights_dir: Path | None) -> None:
     if weights_dir is not None and not weights_dir.is_dir():
         raise BadInput(f"--weights-dir {weights_dir} is not a folder; give one with a subfolder per hub repository")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from benchmark.evaluate.metrics import primary_metric
-from benchmark.result import CellResult, DatasetRecord, Finding, Measurement, RunRecord, digest
+from benchmark.result import CellResult, DatasetRecord, Finding, Measurement, RewordingRecord, RunRecord, digest
 from leaderboards.columns import (
     DASH,
     METRIC_LABELS,
@@ -294,6 +294,7 @@ def _notices(run: RunRecord, rows: Sequence[Row], failures: Sequence[CellResult]
         _ungrouped(run),
         _no_reports(run.dataset, rows),
         _excluded(run.dataset),
+        *_rewordings(rows),
         *(_audit(run.audit)),
     ]
     return [notice for notice in candidates if notice is not None]
@@ -397,6 +398,21 @@ def _excluded(dataset: DatasetRecord) -> Notice | None:
         return None
     reasons = "; ".join(f"{reason} ({count})" for reason, count in dataset.exclusions.items())
     return Notice("warning", f"{_count(sum(dataset.exclusions.values()), 'sample')} left out", f"{reasons}.")
+
+
+def _rewordings(rows: Sequence[Row]) -> list[Notice]:
+    """What was refused of each augmentation's texts; in counts, for a page shows no report's words."""
+    records = [RewordingRecord.model_validate(found) for row in rows if (found := _reworded(row.result))]
+    said: dict[str, RewordingRecord] = {record.augmentation: record for record in records if record.worth_saying}
+    return [
+        Notice("warning", f"Rewordings of the augmentation {name}", f"{record.summary}.")
+        for name, record in sorted(said.items())
+    ]
+
+
+def _reworded(result: CellResult) -> dict[str, object] | None:
+    found: dict[str, object] | None = (result.fits.get("training") or {}).get("rewordings")
+    return found
 
 
 def _audit(findings: Sequence[Finding]) -> list[Notice]:

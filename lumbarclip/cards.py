@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from baselines.cards import BIO_CLINICAL_BERT, LUMBAR_SPINE, TABLE_2, sizes
-from benchmark.model import ModelCard, ModelEntry, ReportedFigures, Scale, Size, WeightSource
+from benchmark.model import AugmentationEntry, ModelCard, ModelEntry, ReportedFigures, Scale, Size, WeightSource
 
 _AVERAGING = (
     "Precision, recall and F1 are weighted averages printed as whole percents, while the paper's baseline rows are "
@@ -85,3 +85,11 @@ SWIN = ModelEntry(
     ),
     build="lumbarclip.model:build_swin",
 )
+
+MLLM = AugmentationEntry(
+    name="mllm",
+    summary="A multimodal language model that sees the picture, by default LLaVA-Med v1.5 (LumbarCLIP, section 3.1)",
+    build="lumbarclip.augment.mllm:MLLM",
+    may_omit=True,
+)
+"""The paper's augmentation. Its texts may leave detail out: it is asked to *rephrase or expand* in one sentence."""

@@ -8,14 +8,23 @@ report is about: a word that is not known to be harmless counts as a fact.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from typing import Literal, NamedTuple
 
 WORD = re.compile(r"\w+(?:(?:[-/'*]|(?<=\d)[.,](?=\d))\w+)*")
 """A word. Compounds are one word, so that ``L4-L5``, ``6.5mm`` and ``well-defined`` are never taken apart."""
 
+SENTENCE_MARKS = frozenset(".;!?\n")
+"""Marks that end a sentence."""
+
 SENTENCE_END = re.compile(r"[.;!?\n]")
 """Marks between two words that end a sentence. Reports are written in lines, so a line's end is one."""
+
+CLAUSE_MARKS = SENTENCE_MARKS | frozenset(",:()[]")
+"""Marks that end a clause."""
 
 CLAUSE_END = re.compile(r"[.;!?\n,:()\[\]]")
 """Marks between two words that end a clause."""
@@ -65,7 +74,9 @@ CANONICAL = {word: group[0] for group in SYNONYMS for word in group}
 
 _JOINING = frozenset({"or", "and", "any", "for", "to", "with", "from", "by"})
 
-NEGATIONS = frozenset({"no", "not", "without", "absent", "negative", "nor", "never", "none", "cannot"})
+NEGATIONS = frozenset(
+    WORD.findall("no not neither without absent absence lack lacks lacking negative nor never none cannot")
+)
 """Words that negate what follows them in their clause or, where nothing follows, what precedes them."""
 
 TURNS = frozenset({"but", "however", "although", "though", "except", "yet", "otherwise", "whereas", "while"})
@@ -81,19 +92,26 @@ SIDES = {
     "both": "bilateral",
     "central": "central",
     "centrally": "central",
+    "midline": "central",
     "paracentral": "paracentral",
 }
 """Words for a side or zone, to the form that is compared."""
 
-_LEVEL = re.compile(
+_TOKEN = re.compile(rf"{WORD.pattern}|\n|\S")
+LEVEL = re.compile(
     r"(?<![A-Za-z0-9])[CTDLS]\d{1,2}(?!\d)(?:\s*[-/]\s*[CTDLS]?\d{1,2}(?![\d.]|\s*[mc]m))*",
     re.IGNORECASE,
 )
+"""What is written as a level; ``levels_of`` says which it is, if any."""
+
+_CONTRAST = re.compile(r"\s*T[12]\s*(/\s*T[12]\s*)?", re.IGNORECASE)
+_VERTEBRA = re.compile(r"[A-Za-z]?\d+")
 _VERTEBRAE = {"C": 8, "T": 12, "L": 6, "S": 5}
 _GRADE = re.compile(
     r"\b(?i:grade[ds]?|type|stage|class|modic|schizas|pfirrmann)\s*[-:]?\s*([A-D][1-4]?|IV|V|I{1,3}|[0-5])(?![\w.])"
 )
 _ROMAN = {"I": "1", "II": "2", "III": "3", "IV": "4", "V": "5"}
+_SIDE = re.compile(rf"(?<![a-z])(?:{'|'.join(sorted(SIDES, key=len, reverse=True))})(?![a-z])", re.IGNORECASE)
 _SEVERITY = re.compile(r"\b(mild|moderate|severe|marked|minimal|slight)(?:ly)?\b", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)?(?:\s*(?:[mc]m[²2]?|%|°|degrees?|ml|cc)(?![A-Za-z]))?", re.IGNORECASE)
 
@@ -114,8 +132,29 @@ class Facts:
     """Words under a negation, fillers left out; lower case."""
 
 
-def facts(text: str) -> Facts:
-    """Read the facts of a report.
+class Fact(NamedTuple):
+    """One level, side, grade or number, and where it stands."""
+
+    kind: Literal["level", "side", "grade", "number"]
+    value: str
+    at: int
+    """Index of its first word in the skeleton."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A report's skeleton, and what was found in it."""
+
+    words: tuple[str, ...]
+    """The skeleton in lower case."""
+    facts: tuple[Fact, ...]
+    """In order of appearance, but for severities, which come after the other grades."""
+    negated: frozenset[int]
+    """Indices of words under a negation."""
+
+
+def read(text: str) -> Reading:
+    """Read a report, and where in its skeleton each fact stands.
 
     A negation holds to the end of its sentence, to a turn (``but``), or to a comma that no ``or`` follows, after the
     manner of NegEx (Chapman et al. 2001, doi:10.1006/jbin.2001.1029). ``absent``, and any negation with nothing
@@ -123,40 +162,66 @@ def facts(text: str) -> Facts:
     """
     words = skeleton(text)
     line = " ".join(words)
-    without_levels = _LEVEL.sub(lambda match: " " if _levels(match[0]) else match[0], line)
-    grades = tuple(_ROMAN.get(grade, grade) for grade in _GRADE.findall(without_levels))
+    lowered = tuple(word.lower() for word in words)
+    starts = list(accumulate((len(word) + 1 for word in words), initial=0))
+    found: list[Fact] = []
+
+    def add(kind: Literal["level", "side", "grade", "number"], value: str, start: int) -> None:
+        found.append(Fact(kind, value, bisect_right(starts, start) - 1))
+
+    rest = line
+    for match in LEVEL.finditer(line):
+        levels = levels_of(match[0])
+        for level in levels:
+            add("level", level, match.start())
+        rest = _blanked(rest, match) if levels else rest
+    for match in _SIDE.finditer(line):
+        add("side", SIDES[match[0].lower()], match.start())
+    for match in _GRADE.finditer(rest):
+        add("grade", _ROMAN.get(match[1], match[1]), match.start())
+        rest = _blanked(rest, match)
+    for match in _SEVERITY.finditer(line):
+        add("grade", match[1].lower(), match.start())
+    for match in _NUMBER.finditer(rest):
+        add("number", re.sub(r"\s", "", match[0].lower()), match.start())
+    return Reading(lowered, tuple(found), _negated(lowered))
+
+
+def facts(text: str) -> Facts:
+    """Read the facts of a report, apart from where they stand."""
+    reading = read(text)
+
+    def values(kind: str) -> tuple[str, ...]:
+        return tuple(fact.value for fact in reading.facts if fact.kind == kind)
+
     return Facts(
-        levels=tuple(level for match in _LEVEL.findall(line) for level in _levels(match)),
-        sides=tuple(SIDES[part] for part in re.findall(r"[a-z]+", line.lower()) if part in SIDES),
-        grades=grades + tuple(severity.lower() for severity in _SEVERITY.findall(line)),
-        numbers=tuple(re.sub(r"\s", "", number.lower()) for number in _NUMBER.findall(_GRADE.sub(" ", without_levels))),
-        negated=_negated(words),
+        levels=values("level"),
+        sides=values("side"),
+        grades=values("grade"),
+        numbers=values("number"),
+        negated=tuple(reading.words[at] for at in sorted(reading.negated)),
     )
+
+
+def _blanked(line: str, match: re.Match[str]) -> str:
+    """A line with one match made blank, so that its figures are not read again and all else keeps its place."""
+    return line[: match.start()] + " " * len(match[0]) + line[match.end() :]
 
 
 def skeleton(text: str) -> tuple[str, ...]:
     """Words and marks of a report in order, fillers left out, each synonym as the first of its group."""
-    kept: list[str] = []
-    end = 0
-    for match in WORD.finditer(text):
-        kept += _marks(text[end : match.start()])
-        end = match.end()
-        if match[0].lower() not in FILLERS:
-            kept.append(CANONICAL.get(match[0].lower(), match[0]))
-    return (*kept, *_marks(text[end:]))
+    return tuple(
+        CANONICAL.get(lowered, token) for token in _TOKEN.findall(text) if (lowered := token.lower()) not in FILLERS
+    )
 
 
-def _marks(gap: str) -> list[str]:
-    return [mark for mark in gap if mark == "\n" or not mark.isspace()]
-
-
-def _levels(written: str) -> list[str]:
+def levels_of(written: str) -> list[str]:
     """Normalise ``L4/5`` to ``L4-L5``; nothing where it is no level (``T2``, the contrast; ``L9``)."""
-    if re.fullmatch(r"T[12](/T[12])?", re.sub(r"\s", "", written), re.IGNORECASE):
+    if _CONTRAST.fullmatch(written):
         return []
     vertebrae: list[str] = []
     letter = ""
-    for part in re.findall(r"[A-Za-z]?\d+", written):
+    for part in _VERTEBRA.findall(written):
         letter = part[0].upper().replace("D", "T") if part[0].isalpha() else letter
         number = int(part.lstrip("CTDLSctdls"))
         if not 1 <= number <= _VERTEBRAE[letter]:
@@ -165,21 +230,20 @@ def _levels(written: str) -> list[str]:
     return [f"{upper}-{lower}" for upper, lower in pairwise(vertebrae)] or vertebrae
 
 
-def _negated(words: tuple[str, ...]) -> tuple[str, ...]:
-    """Positions under any negation, read out in order, each once."""
-    lowered = [word.lower() for word in words]
+def _negated(words: Sequence[str]) -> frozenset[int]:
+    """Positions under any negation; ``words`` in lower case."""
     under: set[int] = set()
-    for position, word in enumerate(lowered):
+    for position, word in enumerate(words):
         if word in NEGATIONS or word.endswith("n't"):
-            after, before = _ahead(lowered, position), _behind(lowered, position)
+            after, before = _ahead(words, position), _behind(words, position)
             under |= (before or after) if word == "absent" else (after or before)
-    return tuple(lowered[position] for position in sorted(under))
+    return frozenset(under)
 
 
-def _ahead(words: list[str], position: int) -> set[int]:
+def _ahead(words: Sequence[str], position: int) -> set[int]:
     reached: set[int] = set()
     for here in range(position + 1, len(words)):
-        if SENTENCE_END.match(words[here]) or words[here] in TURNS:
+        if words[here] in SENTENCE_MARKS or words[here] in TURNS:
             break
         if words[here] == "," and not _list_goes_on(words, here):
             break
@@ -188,20 +252,20 @@ def _ahead(words: list[str], position: int) -> set[int]:
     return reached
 
 
-def _behind(words: list[str], position: int) -> set[int]:
+def _behind(words: Sequence[str], position: int) -> set[int]:
     reached: set[int] = set()
     for here in range(position - 1, -1, -1):
-        if CLAUSE_END.match(words[here]) or words[here] in TURNS:
+        if words[here] in CLAUSE_MARKS or words[here] in TURNS:
             break
         if _says_something(words[here]):
             reached.add(here)
     return reached
 
 
-def _list_goes_on(words: list[str], comma: int) -> bool:
+def _list_goes_on(words: Sequence[str], comma: int) -> bool:
     """Whether an ``or`` follows in the sentence, as in ``no bulge, protrusion or stenosis``."""
     for word in words[comma + 1 :]:
-        if SENTENCE_END.match(word) or word in TURNS:
+        if word in SENTENCE_MARKS or word in TURNS:
             return False
         if word in {"or", "nor"}:
             return True
@@ -210,4 +274,4 @@ def _list_goes_on(words: list[str], comma: int) -> bool:
 
 def _says_something(word: str) -> bool:
     """Whether a word can be what is negated: not a mark, joining word, negation, level or figure."""
-    return word[0].isalpha() and word not in _JOINING | NEGATIONS and not _LEVEL.match(word)
+    return word[0].isalpha() and word not in _JOINING | NEGATIONS and not LEVEL.match(word)

@@ -151,7 +151,7 @@ def test_the_tables_keep_what_they_promise() -> None:
 
 def test_the_entry_builds_an_augmentation() -> None:
     """The entry point's object gives something that satisfies the protocol under its own name."""
-    built = ENTRY.build()
+    built = ENTRY.make()
     assert isinstance(built, Augmentation)
     assert built.name == ENTRY.name == "eda"
 
