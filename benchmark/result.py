@@ -90,6 +90,9 @@ class Profile(_Record):
 
     images_per_s: Number = math.nan
     texts_per_s: Number = math.nan
+    images_per_gflop: Number = math.nan
+    """Pictures in the time of 10^9 operations of a float32 matrix product that was timed just after them: a rate that
+    depends less on the machine and on what else it was doing."""
     parameters: int = 0
     """Of both towers, the heads left out."""
     head_parameters: int = 0
@@ -320,6 +323,11 @@ class RunRecord(_Record):
     """Name -> what its card says; empty in runs of versions that did not record it."""
     provenance: dict[str, Any] = {}
     status: Literal["running", "interrupted", "done"] = "running"
+
+    @property
+    def replicates(self) -> int:
+        """Patient-level resamples behind its intervals."""
+        return int(self.config["evaluation"]["replicates"])
 
 
 # --------------------------------------------------------------------------------------------- maps
