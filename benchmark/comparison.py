@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
@@ -49,9 +49,7 @@ class Place(_Part):
     @classmethod
     def of(cls, spec: CellSpec) -> Self:
         """The place of a cell."""
-        return cls(
-            model=spec.model, regime=spec.regime, augmentation=spec.augmentation, head=spec.head, seed=spec.seed
-        )
+        return cls(model=spec.model, regime=spec.regime, augmentation=spec.augmentation, head=spec.head, seed=spec.seed)
 
     def __str__(self) -> str:
         return f"{self.model}, {self.regime} / {self.augmentation} / {self.head}, seed {self.seed}"
@@ -144,8 +142,8 @@ class Pair(_Part):
     difference: Estimate | None = None
     """After less before, with a paired interval."""
     mark: Mark
-    why: str = ""
-    """Why the two are not comparable, or have no interval."""
+    note: str = ""
+    """Why the two are not comparable or have no interval, and what differs beside the code."""
 
 
 class Comparison(_Part):
@@ -188,41 +186,53 @@ def other_question(before: tuple[str, str], after: tuple[str, str]) -> str:
     """How two (name of dataset, fingerprint of split) differ, in words; empty where the fingerprints are the same."""
     if before[1] == after[1]:
         return ""
-    names = [f"{name!r} split as {fingerprint}" for name, fingerprint in (before, after)]
-    return f"other test patients, labels or pictures: {names[0]} before, {names[1]} after"
+    old, new = (f"{name!r} split as {fingerprint}" for name, fingerprint in (before, after))
+    return f"a different question (other samples, patients, labels, pictures or parts): {old} before, {new} now"
 
 
 def _pair(place: Place, before: Run, after: Run, metric: str, question: str) -> Pair:
-    values = [recorded(run.cells[place], metric) if place in run.cells else math.nan for run in (before, after)]
     whys = [question] if question else [why for run in (before, after) if (why := run.why_without(place))]
     if whys:
-        return Pair(place=place, before=values[0], after=values[1], mark="not comparable", why="; ".join(whys))
-    sides = [run.side(place) for run in (before, after)]
-    return Pair(place=place, **measured(sides[0], sides[1], (metric,), after.record.replicates)[metric].as_pair(metric))
+        values = [recorded(run.cells[place], metric) if place in run.cells else math.nan for run in (before, after)]
+        return Pair(place=place, before=values[0], after=values[1], mark="not comparable", note="; ".join(whys))
+    found = measure(before.side(place), after.side(place), [metric], after.record.replicates)[metric]
+    changes = _changes(before.cells[place].spec, after.cells[place].spec)
+    return Pair(
+        place=place,
+        before=found.before,
+        after=found.after,
+        difference=found.difference,
+        mark=mark(found.difference, metric),
+        note="; ".join(filter(None, [found.difference.why_undefined, *changes])),
+    )
 
 
-@dataclass(frozen=True)
-class Measured:
+def mark(difference: Estimate, metric: str) -> Mark:
+    """What an interval says: worse or better where it lies on one side of nothing, zero itself left out."""
+    better = gain(difference, metric)
+    if math.isnan(better.value):
+        return "not comparable"
+    if better.high < 0:
+        return "worse"
+    return "better" if better.low > 0 else "not distinguishable"
+
+
+def _changes(before: CellSpec, after: CellSpec) -> list[str]:
+    """What else differs between the two, beside the code."""
+    axes = {"scale": "scale", "start": "weights", "protocol_version": "protocol"}
+    values = [(words, getattr(before, name), getattr(after, name)) for name, words in axes.items()]
+    return [f"{words} {old} before, {new} after" for words, old, new in values if old != new]
+
+
+class Measured(NamedTuple):
     """One metric of both sides and their difference."""
 
     before: float
     after: float
     difference: Estimate
 
-    def as_pair(self, metric: str) -> dict[str, object]:
-        """The fields of a pair."""
-        better = gain(self.difference, metric)
-        mark: Mark = "not distinguishable"
-        if math.isnan(better.value):
-            mark = "not comparable"
-        elif better.high < 0:
-            mark = "worse"
-        elif better.low > 0:
-            mark = "better"
-        return {**self.__dict__, "mark": mark, "why": self.difference.why_undefined}
 
-
-def measured(before: Side, after: Side, metrics: Iterable[str], replicates: int) -> dict[str, Measured]:
+def measure(before: Side, after: Side, metrics: Iterable[str], replicates: int) -> dict[str, Measured]:
     """Metrics of both sides, and after less before over shared patient-level resamples."""
     values = [plug_in(side.statistic(EVALUATOR)) for side in (before, after)]
     differences = paired(after, before, EVALUATOR, replicates=replicates)
