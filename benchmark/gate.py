@@ -245,7 +245,7 @@ def rule(difference: Estimate, metric: str, margin: float) -> Ruling:
     interval the difference itself stands in for that end, and the reason says so.
     """
     better = gain(difference, metric)
-    alone = f"by the figures alone, as there is no interval: {difference.why_undefined}"
+    alone = f"by the figures alone ({difference.why_undefined})"
     if math.isnan(better.low):
         if better.value >= -margin:
             return Ruling("passed", f"judged {alone}")

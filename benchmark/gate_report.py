@@ -11,6 +11,7 @@ import re
 from xml.etree import ElementTree
 
 from benchmark.gate import THROUGHPUT, Check, Verdict
+from benchmark.result import Estimate
 
 SUITE = "benchmark gate"
 
@@ -27,16 +28,20 @@ def figures(check: Check) -> tuple[str, str, str, str]:
     """Before, after, difference with its interval, and margin, as they are shown; empty where there are none."""
     if check.what == THROUGHPUT:
         change = "" if math.isnan(check.after) else f"{check.after / check.before - 1:+.0%}"
-        return f"{check.before:.3g}", _number(check.after, ".3g"), change, f"{check.margin:.0%}"
+        return number(check.before, ".3g"), number(check.after, ".3g"), change, f"{check.margin:.0%}"
     if check.difference is None:
         return "", "", "", ""
-    low, high = check.difference.low, check.difference.high
-    interval = "" if math.isnan(low) else f" [{low:+.4f}, {high:+.4f}]"
-    difference = _number(check.difference.value, "+.4f") + interval
-    return _number(check.before, ".4f"), _number(check.after, ".4f"), difference, f"{check.margin:g}"
+    return number(check.before), number(check.after), with_interval(check.difference), f"{check.margin:g}"
 
 
-def _number(value: float, shape: str) -> str:
+def with_interval(difference: Estimate) -> str:
+    """A difference with its sign, and its interval where it has one."""
+    interval = "" if math.isnan(difference.low) else f" [{difference.low:+.4f}, {difference.high:+.4f}]"
+    return number(difference.value, "+.4f") + interval
+
+
+def number(value: float, shape: str = ".4f") -> str:
+    """A number in a format, or nothing where it is undefined."""
     return "" if math.isnan(value) else format(value, shape)
 
 
@@ -52,14 +57,15 @@ def to_junit(verdict: Verdict) -> bytes:
     """One test case a check: its class is the cell, its name what was checked."""
     not_judged = sum(check.outcome == "not judged" for check in verdict.checks)
     counts = {"tests": len(verdict.checks), "failures": len(verdict.failed), "errors": 0, "skipped": not_judged}
-    suite = ElementTree.Element("testsuite", name=SUITE, **{name: str(count) for name, count in counts.items()})
+    suite = ElementTree.Element("testsuite", {"name": SUITE, **{name: str(count) for name, count in counts.items()}})
     for check in verdict.checks:
         case = ElementTree.SubElement(suite, "testcase", classname=plain(str(check.place)), name=plain(check.what))
         if check.outcome == "failed":
             ElementTree.SubElement(case, "failure", message=plain(check.why)).text = " | ".join(figures(check))
         elif check.outcome == "not judged":
             ElementTree.SubElement(case, "skipped", message=plain(check.why))
-    ElementTree.SubElement(suite, "system-out").text = "\n".join(map(plain, verdict.notes))
+    if verdict.notes:
+        ElementTree.SubElement(suite, "system-out").text = "\n".join(map(plain, verdict.notes))
     return bytes(ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True))
 
 
