@@ -516,7 +516,12 @@ def _costs(model: VisionLanguageModel, bench: Bench, stage: Stage) -> Profile:
         device=bench.device,
         precision=bench.config.precision,
     )
-    return Profile(images_per_s=images, texts_per_s=texts, parameters=profile.parameters(model))
+    return Profile(
+        images_per_s=images,
+        texts_per_s=texts,
+        images_per_gflop=images / profile.matmul_gflops(bench.device),
+        parameters=profile.parameters(model),
+    )
 
 
 def _origin(model: VisionLanguageModel) -> dict[str, Any]:

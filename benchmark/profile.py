@@ -1,4 +1,4 @@
-"""What a model costs: images/s and texts/s through its encoders, parameters, peak memory."""
+"""What a model costs: images/s and texts/s through its encoders, a yardstick for them, parameters, peak memory."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from benchmark.model import VisionLanguageModel
 
 MEASURE_S = 0.4
 """Time spent on one figure after a warm-up pass; at least three passes whatever they take."""
+
+MATMUL_SIDE = 512
+"""Side of the square matrices of the yardstick: large enough to keep a processor busy, small enough to be quick."""
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
@@ -55,6 +58,16 @@ def texts_per_s(model: VisionLanguageModel, texts: Sequence[str], *, device: tor
     """Median rate of ``encode_text`` on one batch, tokenising included."""
     with torch.inference_mode():
         return len(texts) / _median_s(lambda: model.encode_text(texts), device)
+
+
+def matmul_gflops(device: torch.device) -> float:
+    """Median rate of a fixed float32 matrix product, in 10^9 operations a second: a yardstick for other rates.
+
+    A product of two (n, n) matrices counts 2 n^3 operations.
+    """
+    matrix = torch.ones(MATMUL_SIDE, MATMUL_SIDE, device=device)
+    with torch.inference_mode():
+        return 2 * MATMUL_SIDE**3 / 1e9 / _median_s(lambda: matrix @ matrix, device)
 
 
 def parameters(module: object) -> int:

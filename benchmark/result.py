@@ -90,6 +90,9 @@ class Profile(_Record):
 
     images_per_s: Number = math.nan
     texts_per_s: Number = math.nan
+    images_per_gflop: Number = math.nan
+    """Pictures in the time of 10^9 operations of a float32 matrix product that was timed just after them: a rate that
+    depends less on the machine and on what else it was doing."""
     parameters: int = 0
     """Of both towers, the heads left out."""
     head_parameters: int = 0
@@ -332,6 +335,11 @@ class RunRecord(_Record):
     def leakage(self) -> tuple[str, ...]:
         """Codes of findings that make every test figure of the run flatter; there are some where that was allowed."""
         return tuple(finding.code for finding in self.audit if finding.leaks)
+
+    @property
+    def replicates(self) -> int:
+        """Patient-level resamples behind its intervals."""
+        return int(self.config["evaluation"]["replicates"])
 
 
 # --------------------------------------------------------------------------------------------- maps

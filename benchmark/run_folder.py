@@ -87,8 +87,16 @@ class RunFolder:
         return _parse(CellResult, file)
 
     def predictions(self, cell: str) -> pd.DataFrame:
-        """The predictions behind a finished cell."""
-        return pd.read_parquet(self.path / "predictions" / f"{cell}.parquet")
+        """The predictions behind a finished cell.
+
+        Raises:
+            Damaged: where the file is not what this version wrote.
+        """
+        file = self.path / "predictions" / f"{cell}.parquet"
+        try:
+            return pd.read_parquet(file)
+        except ValueError as error:  # what pyarrow raises for bytes that are no Parquet is one
+            raise Damaged(f"{file}: not a table of predictions; run with --fresh to have it written anew") from error
 
     def has_maps(self, cell: str) -> bool:
         """Whether a cell has similarity maps."""

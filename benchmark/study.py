@@ -27,7 +27,7 @@ from benchmark.experiment import (
     Ran,
     on_axis,
 )
-from benchmark.result import CellResult, RunRecord
+from benchmark.result import CellResult
 from benchmark.run import Outcome, Prepared
 from benchmark.run_folder import RunFolder
 
@@ -127,7 +127,7 @@ def _differences(compare: Comparison, ran: tuple[Ran, ...], folders: Mapping[str
             continue
         ours, theirs = (_side([(r, c) for r, c in each if c.spec.seed in seeds], folders) for each in (cells, other))
         run, cell = cells[0]
-        replicates = _replicates(run.record)
+        replicates = run.record.replicates
         same_split = ours.fingerprint == theirs.fingerprint
         for column in compare.columns:
             metric = primary_metric(run.record.dataset.task) if column.metric == PRIMARY else column.metric
@@ -172,12 +172,8 @@ def _side(cells: list[tuple[Ran, CellResult]], folders: Mapping[str, RunFolder])
 
 def _by_class(ran: tuple[Ran, ...], folders: Mapping[str, RunFolder]) -> dict[str, Any]:
     return {
-        cell.id: by_class(_side([(run, cell)], folders), "probe_standard", replicates=_replicates(run.record))
+        cell.id: by_class(_side([(run, cell)], folders), "probe_standard", replicates=run.record.replicates)
         for run in ran
         for cell in run.cells
         if cell.status == "done"
     }
-
-
-def _replicates(record: RunRecord) -> int:
-    return int(record.config["evaluation"]["replicates"])

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from benchmark.cli.comparing import compare, gate
 from benchmark.cli.data import data
 from benchmark.cli.doctor import doctor
 from benchmark.cli.experiments import experiment
@@ -50,6 +51,7 @@ def main(context: click.Context) -> None:
     python -m benchmark run --models all                     the embedded phantom, every model, a leaderboard
     python -m benchmark run --data my/card.yaml              your pictures
     python -m benchmark experiment table2                    the paper's tables and figures, beside what is measured
+    python -m benchmark gate runs/ci --against ref.json      has a change made anything worse?
     python -m benchmark models                               what there is
     python -m benchmark check-model my-model --plugin my.py  does my model keep the contract?
     """
@@ -60,5 +62,5 @@ def main(context: click.Context) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-for verb in (run, report, experiment, models, check_model, check_row, data, weights, doctor):
+for verb in (run, report, compare, gate, experiment, models, check_model, check_row, data, weights, doctor):
     main.add_command(verb)

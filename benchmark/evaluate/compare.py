@@ -8,7 +8,8 @@ the spreads add up.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 
 from benchmark.errors import BadInput
 from benchmark.evaluate.metrics import ByClass, MeanOver
-from benchmark.evaluate.predictions import SpaceName, classification
-from benchmark.evaluate.resample import Statistic, estimates, percentile_interval, plug_in, replicate
+from benchmark.evaluate.predictions import SpaceName, areas, classification, labels_and_scores, score_columns
+from benchmark.evaluate.resample import Method, Statistic, estimates, percentile_interval, plug_in, replicate
+from benchmark.evaluate.significance import FlipTest, sign_flip_test
 from benchmark.result import Estimate, Measurement, Task
 
 Floats = NDArray[np.float64]
@@ -59,6 +61,13 @@ class Side:
         ]
         return of_seeds[0] if len(of_seeds) == 1 else MeanOver(of_seeds)
 
+    def areas(self, evaluator: str) -> Statistic:
+        """The metrics of the order of its scores alone, the primary one among them, averaged over the seeds."""
+        of_seeds = [
+            areas([draw for _, draw in rows.groupby("draw")], self.task, self.classes) for rows in self.rows(evaluator)
+        ]
+        return of_seeds[0] if len(of_seeds) == 1 else MeanOver(of_seeds)
+
     def samples(self, evaluator: str) -> tuple[list[str], NDArray[np.int64]]:
         """Test samples in the order of the predictions, and the patient of each."""
         rows = self.rows(evaluator)[0]
@@ -87,17 +96,79 @@ class Difference:
         return 0.0
 
 
-def paired(variant: Side, base: Side, evaluator: str, *, replicates: int) -> dict[str, Estimate]:
+def paired(
+    variant: Side, base: Side, evaluator: str, *, replicates: int, method: Method = "percentile"
+) -> dict[str, Estimate]:
     """Difference of every metric, variant less base, with an interval over shared patient-level resamples.
 
     Raises:
         BadInput: where the two were not scored on the same test samples.
     """
-    names, groups = variant.samples(evaluator)
-    if names != base.samples(evaluator)[0] or variant.fingerprint != base.fingerprint:
-        raise BadInput(f"two rows of {evaluator} are not of the same test samples; a paired difference needs one split")
+    groups = shared_groups([variant, base], evaluator)
     difference = Difference(variant.statistic(evaluator), base.statistic(evaluator))
-    return estimates([difference], groups, replicates=replicates, fingerprint=variant.fingerprint)[0]
+    return estimates([difference], groups, replicates=replicates, fingerprint=variant.fingerprint, method=method)[0]
+
+
+def shared_groups(sides: Sequence[Side], evaluator: str) -> NDArray[np.int64]:
+    """The patient of each test sample, given that all sides were scored on the same ones.
+
+    Raises:
+        BadInput: where they were not.
+    """
+    names, groups = sides[0].samples(evaluator)
+    for other in sides[1:]:
+        if names != other.samples(evaluator)[0] or sides[0].fingerprint != other.fingerprint:
+            raise BadInput(
+                f"two rows of {evaluator} are not of the same test samples; a paired difference needs one split"
+            )
+    return groups
+
+
+def exchanged(
+    variant: Side, base: Side, evaluator: str, *, flips: int, metrics: Literal["all", "areas"] = "all"
+) -> dict[str, FlipTest]:
+    """Test of every metric, variant against base, by swapping their predictions patient by patient.
+
+    Metrics of the order of scores are tested on ranks within each model, draw and class, so that models whose scores
+    lie on other scales can be mixed; the figures themselves do not change by that.
+
+    Args:
+        variant: One side.
+        base: The other, on the same test samples and with as many seeds; its n-th seed is swapped with the n-th.
+        evaluator: Which predictions of both.
+        flips: Most swaps to look at.
+        metrics: ``areas`` tests those of the order of scores alone, at a fraction of the cost.
+
+    Raises:
+        BadInput: where the two were not scored on the same test samples, or not as often.
+    """
+    groups = shared_groups([variant, base], evaluator)
+    ranked = _together(variant, base, evaluator, "ranks").areas(evaluator)
+    found = sign_flip_test(ranked, groups, flips=flips, fingerprint=variant.fingerprint)
+    if metrics == "areas":
+        return found
+    plain = _together(variant, base, evaluator, "scores").statistic(evaluator)
+    return sign_flip_test(plain, groups, flips=flips, fingerprint=variant.fingerprint) | found
+
+
+def _together(variant: Side, base: Side, evaluator: str, what: Literal["scores", "ranks"]) -> Side:
+    """A side whose tables hold the rows of both, variant's first, as they are or with ranks in place of scores."""
+    pairs = list(zip(variant.rows(evaluator), base.rows(evaluator), strict=False))
+    counts = [[rows["draw"].value_counts().to_dict() for rows in side.rows(evaluator)] for side in (variant, base)]
+    if counts[0] != counts[1]:
+        raise BadInput(
+            f"two rows of {evaluator} have other seeds or draws ({len(counts[0])} and {len(counts[1])} tables of "
+            "predictions); swapping patients needs as many of both"
+        )
+    if what == "ranks":
+        pairs = [(_ranked(a, variant.classes), _ranked(b, variant.classes)) for a, b in pairs]
+    tables = [pd.concat([a, b.assign(space=variant.space)], ignore_index=True) for a, b in pairs]
+    return replace(variant, predictions=tables)
+
+
+def _ranked(rows: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    scores = score_columns(classes)
+    return rows.assign(**rows.groupby("draw")[scores].rank())
 
 
 def unpaired(variant: Side, base: Side, evaluator: str, *, replicates: int) -> dict[str, Estimate]:
@@ -130,9 +201,7 @@ def unpaired(variant: Side, base: Side, evaluator: str, *, replicates: int) -> d
 def by_class(side: Side, evaluator: str, *, replicates: int) -> tuple[Measurement, ...]:
     """Precision and recall of each class, of a side with one table of one draw."""
     (rows,) = side.rows(evaluator)
-    labels = [f"label_{c}" for c in range(len(side.classes))] if side.task == "multilabel" else "label"
-    scores = rows[[f"score_{c}" for c in range(len(side.classes))]].to_numpy(np.float64)
-    statistic = ByClass(side.task, rows[labels].to_numpy(np.int64), scores, classes=side.classes)
+    statistic = ByClass(side.task, *labels_and_scores(rows, side.task, side.classes), classes=side.classes)
     _, groups = side.samples(evaluator)
     (found,) = estimates([statistic], groups, replicates=replicates, fingerprint=side.fingerprint)
     return tuple(

@@ -67,7 +67,7 @@ class Classification:
         self.used = np.ones(len(labels), dtype=np.bool_)
         self._task = task
         self._classes = tuple(classes)
-        self._truth = labels.astype(np.float64) if task == "multilabel" else np.eye(len(classes))[labels]
+        self._truth = _one_hot(task, labels, classes)
         guess = _decide(task, scores)
         self._decisions = {"": _Decisions(task, self._truth, guess)}
         if thresholds:
@@ -78,15 +78,14 @@ class Classification:
             for name, t in zip(positive, thresholds, strict=False)
             if t.why_not
         ]
-        ranked = [1] if task == "binary" else range(len(classes))
-        self._rankings = [_Ranking(self._truth[:, c], scores[:, c]) for c in ranked]
+        self._areas = Areas(task, labels, scores, classes=classes)
         self._calibrations = _calibrations(task, self._truth, guess, scores) if probabilities else []
         self._losses = _losses(task, self._truth, scores) if probabilities else {}
 
     def __call__(self, weights: Floats) -> dict[str, Floats]:
         """Metric name -> (b,) values under (n, b) weights."""
         total = weights.sum(axis=0)
-        values = self._decisions[""](weights) | self._curves(weights)
+        values = self._decisions[""](weights) | self._areas(weights)
         values |= {name: loss @ weights / total for name, loss in self._losses.items()}
         if self._calibrations:
             values["ece"] = np.mean([calibration(weights) for calibration in self._calibrations], axis=0)
@@ -97,15 +96,10 @@ class Classification:
             }
         return values
 
-    def _curves(self, weights: Floats) -> dict[str, Floats]:
-        areas = [ranking(weights) for ranking in self._rankings]
-        roc, precision = (np.mean(values, axis=0) for values in zip(*areas, strict=True))
-        if self._task == "binary":
-            return {"roc_auc": roc, "average_precision": precision}
-        return {PRIMARY[self._task]: roc, "average_precision_macro": precision}
-
     def why_undefined(self, metric: str) -> str:
         """Name the classes that the metric lacks, given that it is NaN at weights of one."""
+        if metric in self._areas.names:
+            return self._areas.why_undefined(metric)
         decisions = self._decisions[AT_VAL if metric.endswith(AT_VAL) else ""]
         if metric.endswith(AT_VAL) and self._no_threshold:
             return "; ".join(self._no_threshold)
@@ -113,10 +107,8 @@ class Classification:
         samples = not metric.startswith("precision")
         reasons = []
         for c, name in enumerate(self._classes):
-            if samples and not self._truth[:, c].any():
-                reasons.append(f"no test sample is {name!r}")
-            if samples and self._task == "multilabel" and self._truth[:, c].all():
-                reasons.append(f"every test sample is {name!r}")
+            if samples:
+                reasons += _one_sided(self._task, self._truth[:, c], name)
             if predictions and not decisions.guess[:, c].any():
                 reasons.append(f"{name!r} is never predicted")
         return "; ".join(reasons)
@@ -124,14 +116,49 @@ class Classification:
     def chance(self, metric: str) -> float:
         """What scores that know nothing of the labels reach on average; NaN where that depends on how they guess."""
         metric = metric.removesuffix(AT_VAL)
-        if metric.startswith("roc_auc") or metric == "balanced_accuracy_macro":
+        if metric in self._areas.names:
+            return self._areas.chance(metric)
+        if metric == "balanced_accuracy_macro":
             return 0.5
         if metric == "balanced_accuracy":
             return 1 / len(self._classes)
-        if metric.startswith("average_precision"):
-            prevalence = self._truth.mean(axis=0)
-            return float(prevalence[1] if self._task == "binary" else prevalence.mean())
         return 0.0 if metric == "mcc" else np.nan
+
+
+class Areas:
+    """The metrics that depend on the order of the scores alone: areas under the ROC and precision-recall curves.
+
+    The primary metric is among them, at a fraction of the cost of all metrics.
+    """
+
+    def __init__(self, task: Task, labels: NDArray[np.int64], scores: Floats, *, classes: Sequence[str]) -> None:
+        """Take labels and scores as ``Classification`` does."""
+        self.used = np.ones(len(labels), dtype=np.bool_)
+        self.names = (PRIMARY[task], "average_precision" if task == "binary" else "average_precision_macro")
+        self._task = task
+        self._classes = tuple(classes)
+        self._truth = _one_hot(task, labels, classes)
+        ranked = [1] if task == "binary" else range(len(classes))
+        self._rankings = [_Ranking(self._truth[:, c], scores[:, c]) for c in ranked]
+
+    def __call__(self, weights: Floats) -> dict[str, Floats]:
+        """Metric name -> (b,) values under (n, b) weights."""
+        areas = [ranking(weights) for ranking in self._rankings]
+        means = (np.mean(values, axis=0) for values in zip(*areas, strict=True))
+        return dict(zip(self.names, means, strict=True))
+
+    def why_undefined(self, metric: str) -> str:  # noqa: ARG002 - both lack the same
+        """The classes that all or none of the samples are of."""
+        return "; ".join(
+            why for c, name in enumerate(self._classes) for why in _one_sided(self._task, self._truth[:, c], name)
+        )
+
+    def chance(self, metric: str) -> float:
+        """Half of the ROC square; of the precision-recall square, the share of positives."""
+        if metric == PRIMARY[self._task]:
+            return 0.5
+        prevalence = self._truth.mean(axis=0)
+        return float(prevalence[1] if self._task == "binary" else prevalence.mean())
 
 
 class ByClass:
@@ -141,7 +168,7 @@ class ByClass:
         """Take labels and scores as ``Classification`` does."""
         self.used = np.ones(len(labels), dtype=np.bool_)
         self._classes = tuple(classes)
-        self._truth = labels.astype(np.float64) if task == "multilabel" else np.eye(len(classes))[labels]
+        self._truth = _one_hot(task, labels, classes)
         self._guess = _decide(task, scores)
 
     def __call__(self, weights: Floats) -> dict[str, Floats]:
@@ -183,6 +210,19 @@ class MeanOver:
     def chance(self, metric: str) -> float:
         """The chance level, which is the same in every table."""
         return self._tables[0].chance(metric)
+
+
+def _one_hot(task: Task, labels: NDArray[np.int64], classes: Sequence[str]) -> Floats:
+    """(n, C) of 0/1: the true class, or classes."""
+    truth: Floats = labels.astype(np.float64) if task == "multilabel" else np.eye(len(classes))[labels]
+    return truth
+
+
+def _one_sided(task: Task, truth: Floats, name: str) -> list[str]:
+    """Why a class has no recall or curve, given (n,) of 0/1. Where one class is all samples, the others say so."""
+    if not truth.any():
+        return [f"no test sample is {name!r}"]
+    return [f"every test sample is {name!r}"] if task == "multilabel" and truth.all() else []
 
 
 # --------------------------------------------------------------------------------------------- decisions

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from benchmark.data.manifest import Dataset
 from benchmark.errors import BadInput
-from benchmark.evaluate.metrics import Classification, MeanOver
+from benchmark.evaluate.metrics import Areas, Classification, MeanOver
 from benchmark.evaluate.pointing import PointingGame
 from benchmark.evaluate.resample import Statistic, estimates
 from benchmark.evaluate.retrieval import WAYS, Recall
@@ -186,13 +186,10 @@ def classification(
     thresholds: Sequence[Threshold] = (),
 ) -> Statistic:
     """Classification metrics of one evaluator's rows, averaged over its draws."""
-    scores = [f"score_{c}" for c in range(len(classes))]
-    labels = [f"label_{c}" for c in range(len(classes))] if task == "multilabel" else "label"
     tables = [
         Classification(
             task,
-            draw[labels].to_numpy(np.int64),
-            draw[scores].to_numpy(np.float64),
+            *labels_and_scores(draw, task, classes),
             classes=classes,
             probabilities=evaluator.startswith(PROBABILITIES),
             thresholds=thresholds,
@@ -200,3 +197,20 @@ def classification(
         for draw in draws
     ]
     return tables[0] if len(tables) == 1 else MeanOver(tables)
+
+
+def areas(draws: Sequence[pd.DataFrame], task: Task, classes: Sequence[str]) -> Statistic:
+    """The metrics of the order of the scores alone, averaged over draws."""
+    tables = [Areas(task, *labels_and_scores(draw, task, classes), classes=classes) for draw in draws]
+    return tables[0] if len(tables) == 1 else MeanOver(tables)
+
+
+def labels_and_scores(table: pd.DataFrame, task: Task, classes: Sequence[str]) -> tuple[NDArray[np.int64], Floats]:
+    """(n,) class indices, or (n, C) of 0/1 for multilabel, and (n, C) class scores."""
+    labels = [f"label_{c}" for c in range(len(classes))] if task == "multilabel" else "label"
+    return table[labels].to_numpy(np.int64), table[score_columns(classes)].to_numpy(np.float64)
+
+
+def score_columns(classes: Sequence[str]) -> list[str]:
+    """Columns of the class scores, in class order."""
+    return [f"score_{c}" for c in range(len(classes))]
