@@ -259,14 +259,21 @@ def _in_words(error: ValidationError, in_file: dict[str, Any], options: dict[str
     reasons = [each["msg"].removeprefix("Value error, ") for each in error.errors() if each["loc"][0] == top]
     reason = ", or ".join(dict.fromkeys(reasons)).replace("valid tuple", "list")
     if first["type"] == "extra_forbidden":
-        reason = f"there is no such setting{did_you_mean(str(first['loc'][-1]), _settings())}; --print-config shows all"
+        if top in options and len(first["loc"]) == 1:
+            place = f"--set {top}"
+        reason = f"there is no such setting{_meant(tuple(map(str, first['loc'])))}; --print-config shows all"
     given = "" if first["type"] in ("missing", "extra_forbidden") else f" (given: {first['input']!r})"
     return f"{'.'.join([place, *below])}: {reason}{given}"
 
 
-def _settings() -> list[str]:
+def _meant(path: tuple[str, ...]) -> str:
+    """The setting that was probably meant: one of a group that was named without it, or one of a similar name."""
+    if len(path) == 1 and path[0] in FullTrainingConfig.model_fields:
+        return f" (did you mean 'full_training.{path[0]}'?)"
+    if len(path) == 1 and path[0] in EvaluationConfig.model_fields:
+        return f" (did you mean 'evaluation.{path[0]}'?)"
     records = (RunConfig, FullTrainingConfig, EvaluationConfig)
-    return [name for record in records for name in record.model_fields]
+    return did_you_mean(path[-1], [name for record in records for name in record.model_fields])
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:

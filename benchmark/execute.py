@@ -272,7 +272,7 @@ def train_towers(unit: Unit, bench: Bench, stage: Stage) -> tuple[VisionLanguage
             validation=validation,
             checkpoint=checkpoint,
             ranks=bench.ranks,
-            progress=stage("training"),
+            progress=stage("training on after a checkpoint" if checkpoint.exists() else "training"),
         )
     except TrainingDiverged:
         checkpoint.unlink(missing_ok=True)  # it leads to the same place

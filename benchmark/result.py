@@ -127,7 +127,7 @@ class CellSpec(_Record):
     """Distribution (and version) or plug-in file (and digest) that registered the model."""
     scale: Literal["paper", "tiny"]
     weights: str
-    """``random:SEED`` or a digest of the files that were read; NOT the words of the command line."""
+    """``random:SEED``, ``file:DIGEST`` of a saved state, or a digest of published files; NOT the command line's words."""
     regime: Regime
     augmentation: str
     head: str
@@ -148,10 +148,12 @@ class CellSpec(_Record):
         return digest(self.model_dump(mode="json"))
 
     @property
-    def start(self) -> Literal["none", "random", "pretrained"]:
-        """What the towers start from; a row without an encoder starts from nothing."""
+    def start(self) -> Literal["none", "random", "file", "pretrained"]:
+        """What the towers start from: random numbers, a saved state, published files; nothing without an encoder."""
         if self.weights == "none":
             return "none"
+        if self.weights.startswith("file:"):
+            return "file"
         return "random" if self.random_weights else "pretrained"
 
     @property

@@ -84,7 +84,7 @@ def resolve(card: ModelCard, weights: str | Path, weights_dir: Path | None, seed
         path = Path(weights)
         if not path.is_file():
             raise BadInput(f"no weights file {path}; give 'pretrained', 'random', or the path of a saved state dict")
-        return ResolvedWeights("path", _digest_of(path), path=path)
+        return ResolvedWeights("path", f"file:{_digest_of(path)}", path=path)
     if not card.weights:
         raise BadInput(f"model {card.name!r} has no published weights; use --weights random")
     _check_folder(weights_dir)

@@ -85,7 +85,11 @@ def all_columns(task: Task) -> tuple[Column, ...]:
         _probe("brier", "Brier", "Squared error of the probabilities; lower is better.", calibration=True),
         _probe("ece", "ECE", "Expected calibration error; lower is better.", calibration=True),
         _measured(
-            "zero_shot", primary, "pairs", "Zero-shot", "The primary metric from class prompts alone, untrained."
+            "zero_shot",
+            primary,
+            "pairs",
+            "Zero-shot",
+            "The primary metric from class prompts, without a probe; a trained row may have seen the labels in training.",
         ),
         _measured(
             *("retrieval", "recall@5_image_to_text", "pairs", "Recall@5 image to text"),

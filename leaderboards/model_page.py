@@ -174,6 +174,10 @@ def _curve(row: Row) -> Curve | None:
     return Curve(row.variant, spec.regime, spec.augmentation, tuple(float(loss) for loss in losses))
 
 
+PROBE_SETTINGS = ("class_weight", "paper_loss", "paper_upsample", "threshold")
+"""Settings of the evaluation that two pages of the same rows may differ in."""
+
+
 def _origins(rows: Sequence[Row]) -> tuple[Origin, ...]:
     """How rows were made, rows of equal making together."""
     made: dict[tuple[tuple[str, str], ...], list[str]] = {}
@@ -184,12 +188,16 @@ def _origins(rows: Sequence[Row]) -> tuple[Origin, ...]:
 
 def _origin(result: CellResult) -> tuple[tuple[str, str], ...]:
     model = result.provenance.get("model") or {}
+    evaluation = result.spec.protocol.get("evaluation") or {}
     facts = {
         "Split": result.spec.split,
         "Weights": result.spec.weights,
         "Preprocessing": _in_words(model.get("preprocess")),
         "Tensors loaded": _in_words(model.get("tensors_loaded")),
         "Precision": _in_words(result.spec.protocol.get("precision")),
+        "Training": _in_words(result.spec.protocol.get("training")),
+        "Epoch kept": _in_words((result.fits.get("training") or {}).get("kept_epoch")),
+        "Probes": _in_words({k: v for k, v in evaluation.items() if k in PROBE_SETTINGS}),
         "Hardware": _in_words(result.provenance.get("hardware")),
         "Code": _in_words(result.provenance.get("commit")),
     }

@@ -209,14 +209,17 @@ def _weights_in_words(result: CellResult) -> str:
     if spec.start == "none":
         return "no encoder"
     words = {
-        (True, "frozen"): "random weights, untrained",
-        (True, "heads"): "random towers, trained heads",
-        (True, "full"): "trained from scratch on the train split",
-        (False, "frozen"): "pretrained, as released",
-        (False, "heads"): "pretrained towers, trained heads",
-        (False, "full"): "pretrained, trained on the train split",
+        ("random", "frozen"): "random weights, untrained",
+        ("random", "heads"): "random towers, trained heads",
+        ("random", "full"): "trained from scratch on the train split",
+        ("file", "frozen"): "weights from a file",
+        ("file", "heads"): "towers from a file, trained heads",
+        ("file", "full"): "weights from a file, trained on the train split",
+        ("pretrained", "frozen"): "pretrained, as released",
+        ("pretrained", "heads"): "pretrained towers, trained heads",
+        ("pretrained", "full"): "pretrained, trained on the train split",
     }
-    return words[spec.random_weights, spec.regime]
+    return words[spec.start, spec.regime]
 
 
 def _absent(result: CellResult, column: Column) -> Shown:
@@ -294,6 +297,8 @@ def _notices(run: RunRecord, rows: Sequence[Row], failures: Sequence[CellResult]
         _no_intervals(rows),
         _no_naive(rows),
         _random(rows),
+        _from_file(rows),
+        _patients_shown(run),
         _synthetic(run.dataset),
         _ungrouped(run),
         _no_reports(run.dataset, rows),
@@ -379,6 +384,27 @@ def _random(rows: Sequence[Row]) -> Notice | None:
         " the published model can do."
     )
     return Notice("warning", "Random weights", text)
+
+
+def _from_file(rows: Sequence[Row]) -> Notice | None:
+    count = sum(row.result.spec.start == "file" for row in rows)
+    if not count:
+        return None
+    text = (
+        f"{_count(count, 'row')} from a saved state that was given by its path. What that was trained on is not known"
+        " here: if patients of this test part were among it, these figures are too good."
+    )
+    return Notice("warning", "Weights from a file", text)
+
+
+def _patients_shown(run: RunRecord) -> Notice | None:
+    if run.dataset.synthetic or not run.config.get("include_images"):
+        return None
+    text = (
+        "The models' pages show test pictures and phrases of their reports, as --include-images asked for. Make sure"
+        " that they may be shown before this folder leaves the house."
+    )
+    return Notice("warning", "Pictures of patients", text)
 
 
 def _synthetic(dataset: DatasetRecord) -> Notice | None:

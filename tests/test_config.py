@@ -40,6 +40,8 @@ def test_options_win_over_the_file_and_the_file_over_the_preset(tmp_path: Path) 
         ({"evaluation": {"evaluators": ["knn"]}}, "evaluation.evaluators: must include probe_standard"),
         ({"models": "majority"}, r"models: Input should be a list \(given: 'majority'\)"),
         ({"models": []}, "models: needs at least one value"),
+        ({"epochs": 2}, r"--set epochs: there is no such setting \(did you mean 'full_training.epochs'\?\)"),
+        ({"shots": [2]}, r"--set shots: there is no such setting \(did you mean 'evaluation.shots'\?\)"),
         ({"full_training": {"sampling": "upsample", "imbalance": "class_balanced"}}, "evened out"),
         (
             {"full_training": {"epoch": 3}},

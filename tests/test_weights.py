@@ -102,12 +102,12 @@ def test_state_dict_is_identified_by_its_content_and_not_by_its_name(tmp_path):
         path.write_bytes(content)
     first = resolve(CARD, one, None, seed=0)
     assert (first.kind, first.path) == ("path", one)
-    assert first.digest == hashlib.blake2b(b"same", digest_size=16).hexdigest()
+    assert first.digest == "file:" + hashlib.blake2b(b"same", digest_size=16).hexdigest()
     assert resolve(CARD, str(two), None, seed=1).digest == first.digest
     assert resolve(CARD, three, None, seed=0).digest != first.digest
     one.write_bytes(b"sane")  # as long as before, and looked at in the same process
     os.utime(one, ns=(0, two.stat().st_mtime_ns + 1))
-    assert resolve(CARD, one, None, seed=0).digest == hashlib.blake2b(b"sane", digest_size=16).hexdigest()
+    assert resolve(CARD, one, None, seed=0).digest == "file:" + hashlib.blake2b(b"sane", digest_size=16).hexdigest()
 
 
 @pytest.mark.parametrize("named", ["pretraind", "no/such/file.pt", "."])

@@ -70,11 +70,7 @@ def run(
     from rich.console import Console
 
     from benchmark.config import from_words, make_config, overlaid
-    from benchmark.distributed import follows
-    from benchmark.progress import Reporter
     from benchmark.registry import Registry
-    from benchmark.run import follow, heed, prepare
-    from benchmark.run import run as run_plan
 
     given = {name: value for name, value in options.items() if value is not None and value != ()}
     config = make_config(given.pop("preset", "quick"), config_file, overlaid(from_words(settings), given))
@@ -82,6 +78,12 @@ def run(
         click.echo(config.to_yaml(), nl=False)
         return
     registry = Registry.load(config.plugins)
+    # Only now what needs torch: a wrong setting is told at once.
+    from benchmark.distributed import follows
+    from benchmark.progress import Reporter
+    from benchmark.run import follow, heed, prepare
+    from benchmark.run import run as run_plan
+
     following = follows()
     with Reporter(Console(stderr=True, quiet=following)) as reporter:
         for line in broken(registry):
