@@ -127,7 +127,7 @@ class CellSpec(_Record):
     """Distribution (and version) or plug-in file (and digest) that registered the model."""
     scale: Literal["paper", "tiny"]
     weights: str
-    """``random:SEED``, ``file:DIGEST`` of a saved state, or a digest of published files; NOT the command line's words."""
+    """``random:SEED``, ``file:DIGEST`` of a saved state, or a digest of published files; not the command's words."""
     regime: Regime
     augmentation: str
     head: str

@@ -89,7 +89,7 @@ def all_columns(task: Task) -> tuple[Column, ...]:
             primary,
             "pairs",
             "Zero-shot",
-            "The primary metric from class prompts, without a probe; a trained row may have seen the labels in training.",
+            "The primary metric from class prompts, without a probe; trained rows may have seen the labels before.",
         ),
         _measured(
             *("retrieval", "recall@5_image_to_text", "pairs", "Recall@5 image to text"),
