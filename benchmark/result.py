@@ -4,6 +4,7 @@
     runs/<name>/cells/<id>.json       CellResult
     runs/<name>/predictions/<id>.parquet
     runs/<name>/maps/<id>.npz         Maps, where pictures may be shown
+    runs/<name>/analysis.json         what the cells say together, made from their predictions
     runs/<name>/leaderboard/          written by ``leaderboards``
 
 Every file appears by an atomic rename, so a reader never sees half of one.

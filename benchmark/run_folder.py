@@ -6,10 +6,10 @@ Every write is atomic; what is read was whole, or is said to be damaged.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -18,6 +18,9 @@ from pydantic import ValidationError
 from benchmark.errors import BadInput
 from benchmark.plan import Plan, Unit
 from benchmark.result import SCHEMA_VERSION, CellResult, Maps, RunRecord, write_atomically
+
+if TYPE_CHECKING:
+    from benchmark.evaluate.analysis import Analysis
 
 Record = TypeVar("Record", CellResult, RunRecord)
 
@@ -115,6 +118,22 @@ class RunFolder:
             return Maps.from_bytes(file.read_bytes())
         except ValueError as error:
             raise Damaged(f"{file}: {error}; delete it, or run with --fresh to have it written anew") from error
+
+    def analysis(self, record: RunRecord, results: Sequence[CellResult]) -> Analysis:
+        """What the rows say together: as it was written here for the same rows, or made from their predictions."""
+        from benchmark.evaluate.analysis import Analysis, analyse, identity
+
+        file = self.path / "analysis.json"
+        if file.exists():
+            try:
+                before = Analysis.model_validate_json(file.read_bytes())
+            except ValidationError:  # of another version, or damaged: it is made anew
+                before = None
+            if before is not None and before.of == identity(record, results):
+                return before
+        made = analyse(record, results, self.predictions)
+        write_atomically(file, made.model_dump_json(indent=1).encode())
+        return made
 
     def has(self, cell: str) -> bool:
         """Whether a cell is done; a failed or damaged one is not, and is run again."""

@@ -17,6 +17,7 @@ import jinja2
 from markupsafe import Markup
 from pydantic import BaseModel
 
+from benchmark.evaluate.analysis import RANKED_BY, Analysis
 from benchmark.evaluate.metrics import primary_metric
 from benchmark.result import SCHEMA_VERSION, CellResult, Maps, RunRecord, tidy, write_atomically
 from leaderboards import columns, figures, pictures
@@ -41,7 +42,13 @@ class Export(BaseModel):
     """In the order of the plan; tracebacks, and the folders that messages name, stay in the run folder."""
 
 
-def build(run: RunRecord, results: Sequence[CellResult], out: Path, maps: Mapping[str, Maps] | None = None) -> Path:
+def build(
+    run: RunRecord,
+    results: Sequence[CellResult],
+    out: Path,
+    maps: Mapping[str, Maps] | None = None,
+    analysis: Analysis | None = None,
+) -> Path:
     """Write the site into ``out``: same input, same bytes.
 
     Args:
@@ -49,6 +56,7 @@ def build(run: RunRecord, results: Sequence[CellResult], out: Path, maps: Mappin
         results: the cells that have one, in any order.
         out: the folder of ``index.html``, ``model-*.html``, ``leaderboard.csv`` and ``leaderboard.json``.
         maps: cell id -> its similarity maps, for the models' pages.
+        analysis: what the rows say together; without it nobody is told apart from anybody, and the page says so.
 
     Returns:
         The path of ``index.html``.
@@ -57,7 +65,7 @@ def build(run: RunRecord, results: Sequence[CellResult], out: Path, maps: Mappin
     ordered = [public(r) for r in sorted(results, key=lambda result: (place.get(result.id, len(place)), result.id))]
     write_atomically(out / "leaderboard.csv", _csv(run, ordered).encode())
     write_atomically(out / "leaderboard.json", _json(run, ordered).encode())
-    board = make_page(run, ordered)
+    board = make_page(run, ordered, analysis)
     models = make_model_pages(board, maps or {})
     for model in models:
         write_atomically(out / model.file, render_model(model).encode())
@@ -80,7 +88,7 @@ def _csv(run: RunRecord, results: list[CellResult]) -> str:
         # One measurement per cell is what the page ranks by.
         frame["ranked_by"] = (
             frame["primary_space"]
-            & (frame["evaluator"] == columns.RANKED_BY)
+            & (frame["evaluator"] == RANKED_BY)
             & (frame["metric"] == primary_metric(run.dataset.task))
         )
         frame["leakage"] = " ".join(run.leakage)
@@ -166,7 +174,7 @@ def _point(row: Row) -> figures.Point:
         high=estimate.high,
         images_per_s=row.result.profile.images_per_s,
         chosen=row.chosen,
-        reference=not row.answers_image,
+        reference=not row.competes,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from benchmark.evaluate.analysis import RANKED_BY
 from benchmark.evaluate.metrics import AT_VAL, primary_metric
 from benchmark.result import CellResult, Measurement, Profile, Task
 
@@ -31,9 +32,6 @@ METRIC_LABELS = {
     "roc_auc_macro": "ROC AUC (macro)",
 }
 """Primary metrics in words for readers; the averaging stays in the name."""
-
-RANKED_BY = "probe_standard"
-"""The evaluator whose primary metric ranks the rows."""
 
 DASH, MINUS = "—", "−"
 

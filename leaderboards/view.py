@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from benchmark.evaluate.analysis import (
+    RANKED_BY,
+    Analysis,
+    Choice,
+    RankRecord,
+    SkillRecord,
+    StandingRecord,
+    choose,
+    competes,
+)
 from benchmark.evaluate.metrics import primary_metric
 from benchmark.result import CellResult, DatasetRecord, Finding, Measurement, RewordingRecord, RunRecord, digest
 from leaderboards.columns import (
     DASH,
     METRIC_LABELS,
-    RANKED_BY,
     Column,
     Shown,
     all_columns,
@@ -52,14 +61,19 @@ class Row:
     """Whether nothing was ever trained: random weights, frozen."""
     reads: str
     """What the score is computed from, in words."""
-    answers_image: bool
-    """Whether the score is computed from the picture alone: only such rows are ranked."""
+    competes: bool
+    """Whether it is a model's answer from the picture alone: only such rows are ranked."""
     figures: Mapping[str, Shown]
     """Column key -> figure."""
-    validation: float
-    """Primary metric on validation; NaN where none was recorded."""
+    chosen: bool
+    """Whether it stands for its model."""
+    standing: StandingRecord | None
+    """Among the chosen rows."""
+    place: RankRecord | None
+    """Among all rows."""
+    skill: SkillRecord | None
+    """Beyond the best naive row."""
     rank: int | None = None
-    chosen: bool = False
 
     @property
     def value(self) -> float:
@@ -129,8 +143,8 @@ class Page:
         return self.everything.ranked + self.everything.references
 
 
-def make_page(run: RunRecord, results: Sequence[CellResult]) -> Page:
-    """Lay out the page of a run; ``results`` in the order of the plan."""
+def make_page(run: RunRecord, results: Sequence[CellResult], analysis: Analysis | None = None) -> Page:
+    """Lay out the page of a run; ``results`` in the order of the plan, ``analysis`` of the same."""
     done = [result for result in results if result.status == "done"]
     failures = tuple(result for result in results if result.status == "failed")
     metric = primary_metric(run.dataset.task)
@@ -138,13 +152,14 @@ def make_page(run: RunRecord, results: Sequence[CellResult]) -> Page:
     measured = [m for result in done if (m := find(result, RANKED_BY, metric)) is not None]
     scale = _scale(measured)
     chance = next((m.chance for m in measured if not math.isnan(m.chance)), math.nan)
-    rows, unchosen = _choose([_row(result, metric, columns, scale) for result in done])
+    choice = choose(done, metric)
+    rows = [_row(result, metric, columns, scale, choice, analysis) for result in done]
     return Page(
         run=run,
         metric=METRIC_LABELS.get(metric, metric),
         columns=columns,
-        best=_table([row for row in rows if row.chosen or row.result.spec.model in unchosen]),
-        unchosen=tuple(dict.fromkeys(row.result.title for row in rows if row.result.spec.model in unchosen)),
+        best=_table([row for row in rows if row.chosen or row.result.spec.model in choice.unchosen]),
+        unchosen=tuple(dict.fromkeys(row.result.title for row in rows if row.result.spec.model in choice.unchosen)),
         everything=_table(rows),
         failures=failures,
         left_out=_left_out(done),
@@ -158,12 +173,17 @@ def make_page(run: RunRecord, results: Sequence[CellResult]) -> Page:
 # --------------------------------------------------------------------------------------------- rows
 
 
-def _row(result: CellResult, metric: str, columns: Sequence[Column], scale: tuple[float, float]) -> Row:
+def _row(
+    result: CellResult,
+    metric: str,
+    columns: Sequence[Column],
+    scale: tuple[float, float],
+    choice: Choice,
+    analysis: Analysis | None,
+) -> Row:
     spec = result.spec
     primary = find(result, RANKED_BY, metric)
     defined = primary is not None and not math.isnan(primary.estimate.value)
-    selection = result.fits.get("selection") or {}
-    picked = selection.get("value") if selection.get("metric") == metric else None
     return Row(
         result=result,
         primary=primary,
@@ -177,9 +197,12 @@ def _row(result: CellResult, metric: str, columns: Sequence[Column], scale: tupl
         weights=_weights_in_words(result),
         untrained=spec.random_weights and spec.regime == "frozen",
         reads=" + ".join(result.inputs) or "nothing",
-        answers_image=result.inputs == ("image",),
+        competes=competes(result),
         figures={column.key: column.read(result) or _absent(result, column) for column in columns},
-        validation=math.nan if picked is None else float(picked),
+        chosen=choice.best.get(spec.model) == result.id,
+        standing=analysis.standings.get(result.id) if analysis else None,
+        place=analysis.ranks.get(result.id) if analysis else None,
+        skill=analysis.skill.get(result.id) if analysis else None,
     )
 
 
@@ -250,38 +273,16 @@ def _bar(measurement: Measurement, scale: tuple[float, float]) -> Bar:
     return Bar(place(low), place(high), place(estimate.value), chance)
 
 
-def _choose(rows: Sequence[Row]) -> tuple[list[Row], set[str]]:
-    """Mark one row per model, by its validation figure; also give the models where that cannot be done.
-
-    Choosing by the test figure would make every reported best too good, so a model with several variants and a
-    validation figure missing keeps all its rows.
-    """
-    of_model: defaultdict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        of_model[row.result.spec.model].append(row)
-    unchosen = {
-        model
-        for model, variants in of_model.items()
-        if len(variants) > 1 and any(math.isnan(row.validation) for row in variants)
-    }
-    best = {
-        model: max(variants, key=lambda row: row.validation).result.id if len(variants) > 1 else variants[0].result.id
-        for model, variants in of_model.items()
-        if model not in unchosen
-    }
-    return [replace(row, chosen=best.get(row.result.spec.model) == row.result.id) for row in rows], unchosen
-
-
 def _table(rows: Sequence[Row]) -> Table:
     """Sort by the primary metric, undefined last; equal figures share a rank."""
 
     def order(row: Row) -> tuple[bool, float, str, str]:
         return math.isnan(row.value), -row.value if row.value == row.value else 0.0, row.result.title, row.result.id
 
-    image = sorted((row for row in rows if row.answers_image), key=order)
+    image = sorted((row for row in rows if row.competes), key=order)
     values = [row.value for row in image]
     ranked = [replace(row, rank=None if math.isnan(row.value) else values.index(row.value) + 1) for row in image]
-    references = sorted((row for row in rows if not row.answers_image), key=order)
+    references = sorted((row for row in rows if not row.competes), key=order)
     return Table(tuple(ranked), tuple(references))
 
 
@@ -374,7 +375,7 @@ def _random(rows: Sequence[Row]) -> Notice | None:
     if not random:
         return None
     untrained = sum(row.untrained for row in random)
-    every = "Every model starts" if len(random) == sum(row.answers_image for row in rows) else "Some models start"
+    every = "Every model starts" if len(random) == sum(row.competes for row in rows) else "Some models start"
     if untrained == len(random):
         state = "none of their rows is trained"
     else:
@@ -426,7 +427,7 @@ def _ungrouped(run: RunRecord) -> Notice | None:
 def _no_reports(dataset: DatasetRecord, rows: Sequence[Row]) -> Notice | None:
     if dataset.has_reports:
         return None
-    image = [row.result.left_out for row in rows if row.answers_image]
+    image = [row.result.left_out for row in rows if row.competes]
     everywhere = [name for name in (image[0] if image else {}) if all(name in left for left in image)]
     missing = ", ".join(name.replace("_", "-") for name in everywhere)
     text = "This dataset has pictures and labels only, so no model is trained on pairs."

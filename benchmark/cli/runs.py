@@ -220,7 +220,8 @@ def build_leaderboard(outcome: Outcome, out: Path) -> Path:
 
     folder = RunFolder(outcome.out)
     maps = {result.id: found for result in outcome.results if (found := folder.read_maps(result.id)) is not None}
-    return build(outcome.record, outcome.results, out, maps=maps)
+    analysis = folder.analysis(outcome.record, outcome.results)
+    return build(outcome.record, outcome.results, out, maps=maps, analysis=analysis)
 
 
 @click.command()
