@@ -87,6 +87,10 @@ class ReportedFigures(BaseModel):
     """Metric, under the name that the paper prints, to value in percent."""
     caveat: str = ""
     """What a reader must know before comparing."""
+    counts: tuple[int, int] | None = None
+    """Positives and negatives of the test part that the paper names; None where it names none."""
+    decimals: int = 2
+    """Decimals that the figures are really rounded to: 94.00 in a row of whole numbers has none."""
 
 
 class ModelCard(BaseModel):

@@ -241,6 +241,21 @@ class DatasetRecord(_Record):
     """Names of the two datasets, where training and test pictures come from different ones."""
 
 
+class ReportedRecord(_Record):
+    """What a paper prints of a model, and whether it can be true."""
+
+    source: str
+    dataset: str
+    values: dict[str, float]
+    """Metric, as printed and so mostly without its averaging, to percent."""
+    caveat: str = ""
+    counts: tuple[int, int] | None = None
+    """Positives and negatives of the test part that the paper names."""
+    decimals: int = 2
+    fits: tuple[str, ...] | None = None
+    """Averagings under which one confusion matrix of these counts gives the row; None where that was not checked."""
+
+
 class ModelRecord(_Record):
     """What a model's card says of it, for its page."""
 
@@ -256,6 +271,8 @@ class ModelRecord(_Record):
     """Of the model at the run's scale, where its card says so."""
     input_size: int | None = None
     """Side of its square input in pixels, where its card says so."""
+    reported: tuple[ReportedRecord, ...] = ()
+    """What papers print of it."""
 
 
 class RewordingRecord(_Record):

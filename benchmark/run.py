@@ -24,7 +24,7 @@ from benchmark.data.manifest import Dataset, load
 from benchmark.data.split import Split, make_split, training_pairs
 from benchmark.data.table import did_you_mean
 from benchmark.errors import BadInput, BenchmarkError, OutOfStep
-from benchmark.model import Modality
+from benchmark.model import Modality, ReportedFigures
 from benchmark.plan import Candidate, Plan, Unit, plan
 from benchmark.progress import Listener, Reporter
 from benchmark.registry import Registry
@@ -34,6 +34,7 @@ from benchmark.result import (
     DatasetRecord,
     Finding,
     ModelRecord,
+    ReportedRecord,
     RunRecord,
     SplitRecord,
 )
@@ -454,7 +455,21 @@ def _model_record(candidate: Candidate, config: RunConfig) -> ModelRecord:
         ),
         parameters=size.parameters if size else None,
         input_size=size.input_size if size else None,
+        reported=tuple(_reported_record(figures) for figures in card.reported),
     )
+
+
+def _reported_record(figures: ReportedFigures) -> ReportedRecord:
+    """A paper's row, with the averagings under which it can be true where it has all that is needed to tell."""
+    from benchmark.evaluate.published import averagings
+
+    row = [figures.values.get(name) for name in ("Accuracy", "Precision", "Recall", "F1")]
+    known = [value for value in row if value is not None]
+    fits = None
+    if figures.counts is not None and len(known) == len(row):
+        accuracy, precision, recall, f1 = known
+        fits = averagings(accuracy, precision, recall, f1, figures.counts, figures.decimals)
+    return ReportedRecord(**figures.model_dump(), fits=fits)
 
 
 def split_record(dataset: Dataset, split: Split) -> SplitRecord:

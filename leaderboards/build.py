@@ -1,4 +1,4 @@
-"""Write a run's leaderboard: a page, one more for each model, with the same figures as CSV and JSON beside them.
+"""Write a run's site: the leaderboard, the pages it leads to, and the same figures as CSV and JSON beside them.
 
 Pages ask the network for nothing: style, script, charts and pictures are inside them, and their content security policy
 allows only that one script, by its hash. Whatever a dataset, plug-in or error message says is escaped.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from benchmark.evaluate.metrics import primary_metric
 from benchmark.result import SCHEMA_VERSION, CellResult, Maps, RunRecord, tidy, write_atomically
 from leaderboards import columns, figures, pictures
 from leaderboards.model_page import ModelPage, make_model_pages
+from leaderboards.reported import make_reported_groups
+from leaderboards.verdict import verdict
 from leaderboards.view import Page, Row, make_page, page_name
 
 ABSOLUTE_PATH = re.compile(r"""(?<![\w./:])(?:[A-Za-z]:)?(?:[\\/][^\s\\/:;,'"]+){2,}""")
@@ -54,7 +56,7 @@ def build(
     Args:
         run: what was asked for.
         results: the cells that have one, in any order.
-        out: the folder of ``index.html``, ``model-*.html``, ``leaderboard.csv`` and ``leaderboard.json``.
+        out: the folder of ``index.html``, the pages it leads to, ``leaderboard.csv`` and ``leaderboard.json``.
         maps: cell id -> its similarity maps, for the models' pages.
         analysis: what the rows say together; without it nobody is told apart from anybody, and the page says so.
 
@@ -66,18 +68,45 @@ def build(
     write_atomically(out / "leaderboard.csv", _csv(run, ordered).encode())
     write_atomically(out / "leaderboard.json", _json(run, ordered).encode())
     board = make_page(run, ordered, analysis)
-    models = make_model_pages(board, maps or {})
-    for model in models:
-        write_atomically(out / model.file, render_model(model).encode())
-    _remove_others(out, {model.file for model in models})
-    index = out / "index.html"
-    write_atomically(index, render(board).encode())
-    return index
+    pages = dict(_pages(board, maps or {}))
+    for file, html in pages.items():
+        write_atomically(out / file, html.encode())
+    _remove_others(out, set(pages))
+    return out / "index.html"
+
+
+def _pages(board: Page, maps: Mapping[str, Maps]) -> Iterator[tuple[str, str]]:
+    """File name and HTML of every page, the front page last: what it leads to is there when it is."""
+    site = _site(board)
+    for model in make_model_pages(board, maps):
+        yield model.file, _render_model(model, site)
+    yield "data.html", fill("data.html.j2", site=site, here="data.html", run=board.run, board=board)
+    yield "protocol.html", fill("protocol.html.j2", site=site, here="protocol.html", run=board.run, board=board)
+    if groups := make_reported_groups(board):
+        yield (
+            "reported.html",
+            fill("reported.html.j2", site=site, here="reported.html", run=board.run, board=board, groups=groups),
+        )
+    yield "index.html", _render_index(board, site)
+
+
+Site = tuple[tuple[str, str], ...]
+"""File name and title of the pages that every page leads to."""
+
+
+def _site(board: Page) -> Site:
+    reported = any(model.reported for model in board.run.models.values())
+    return (
+        ("index.html", "Leaderboard"),
+        ("data.html", "Data and audit"),
+        ("protocol.html", "Protocol"),
+        *((("reported.html", "Reported and measured"),) if reported else ()),
+    )
 
 
 def _remove_others(out: Path, kept: set[str]) -> None:
-    """Remove pages of models that an earlier command wrote here: what they show may no longer be meant to be shown."""
-    for file in out.glob("model-*.html"):
+    """Remove pages that an earlier command wrote here: what they show may no longer be meant to be shown."""
+    for file in out.glob("*.html"):
         if file.name not in kept and OURS in file.read_bytes()[:2000]:
             file.unlink()
 
@@ -108,14 +137,16 @@ def _without_folders(text: str) -> str:
     return ABSOLUTE_PATH.sub(lambda path: re.split(r"[\\/]", path[0])[-1], text)
 
 
-def render(page: Page) -> str:
-    """The leaderboard as HTML."""
+def _render_index(page: Page, site: Site) -> str:
     points = [_point(row) for row in page.rows if row.value == row.value]
     return fill(
         "index.html.j2",
         script=(STATIC / "table.js").read_text(encoding="utf-8"),
+        site=site,
+        here="index.html",
         page=page,
         run=page.run,
+        answer=verdict(page),
         groups={key: label for key, label in columns.GROUPS.items() if any(c.group == key for c in page.columns)},
         shown_at_first=columns.SHOWN_AT_FIRST,
         quality_chart=figures.quality(points, metric=page.metric, chance=page.chance),
@@ -123,10 +154,12 @@ def render(page: Page) -> str:
     )
 
 
-def render_model(page: ModelPage) -> str:
-    """The page of one model as HTML. It needs no script, and allows none."""
+def _render_model(page: ModelPage, site: Site) -> str:
+    """The page of one model. It needs no script, and allows none."""
     return fill(
         "model.html.j2",
+        site=site,
+        here=page.file,
         page=page,
         run=page.run,
         legend=pictures.address(pictures.legend()),
@@ -134,14 +167,24 @@ def render_model(page: ModelPage) -> str:
     )
 
 
-def fill(template: str, *, script: str = "", **values: object) -> str:
-    """A page from one of our templates, with our style, and a policy that allows only the given script."""
+def fill(template: str, *, script: str = "", site: Site = (), here: str = "", **values: object) -> str:
+    """A page from one of our templates, with our style, and a policy that allows only the given script.
+
+    Args:
+        template: name of the file.
+        script: that the page may run.
+        site: pages that it leads to.
+        here: which of them it is.
+        values: what the template prints.
+    """
     return (
         _environment()
         .get_template(template)
         .render(
             generator=Markup(OURS.decode()),  # noqa: S704 - our own line
             style=Markup((STATIC / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+            site=site,
+            here=here,
             script=Markup(script),  # noqa: S704 - our own file
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() if script else "",
             **values,

@@ -23,8 +23,8 @@ GROUPS: dict[Group, str] = {
 }
 """Columns are shown and hidden by group, under these words."""
 
-SHOWN_AT_FIRST: tuple[Group, ...] = ("quality", "pairs")
-"""What fits beside the model and its primary metric on a laptop screen."""
+SHOWN_AT_FIRST: tuple[Group, ...] = ()
+"""Beside the model, its primary metric and its skill nothing else fits on a laptop screen."""
 
 METRIC_LABELS = {
     "roc_auc": "ROC AUC",
@@ -145,6 +145,11 @@ def describe(measurement: Measurement) -> str:
 def signed(value: float) -> str:
     """A figure to three places, a negative one with a minus sign and not a hyphen."""
     return f"{value:.3f}".replace("-", MINUS)
+
+
+def plus(value: float) -> str:
+    """A difference to three places with its sign, a minus and not a hyphen."""
+    return f"{value:+.3f}".replace("-", MINUS)
 
 
 def interval(measurement: Measurement | None) -> str:

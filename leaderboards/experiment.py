@@ -21,7 +21,8 @@ from benchmark.result import CellResult, Estimate, Measurement, write_atomically
 from leaderboards import figures
 from leaderboards.build import fill, public
 from leaderboards.columns import DASH, METRIC_LABELS, MINUS, describe, find
-from leaderboards.view import Notice, Row, make_page
+from leaderboards.notices import Notice
+from leaderboards.view import Row, make_page
 
 EVALUATORS = {"probe_standard": "Standard probe", "probe_paper": "The paper’s probe"}
 """Evaluators in words; another one stands under its own name."""
@@ -406,7 +407,10 @@ def _notices(record: ExperimentRecord) -> Iterator[Notice]:
             " published model can do, or whether the paper is right; this page shows what the experiment looks like."
         )
         yield Notice("warning", "Small models", text)
-    of_runs = {run.name: [replace(n, link="") for n in make_page(run.record, run.cells).notices] for run in record.runs}
+    of_runs = {
+        run.name: [replace(notice, link="") for notice in make_page(run.record, run.cells).notices]
+        for run in record.runs
+    }
     for notice in dict.fromkeys(notice for notices in of_runs.values() for notice in notices):
         names = [name for name, notices in of_runs.items() if notice in notices]
         title = notice.title if len(names) == len(of_runs) else f"{', '.join(names)}: {notice.title}"

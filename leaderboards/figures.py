@@ -54,6 +54,8 @@ SPREAD = 0.24
 """How far apart the regimes' points stand on their model's line."""
 
 WIDTH_IN = 8.6
+NARROW_IN = 6.2
+"""Of a chart that stands beside a table."""
 AXES_HEIGHT_PT = 260.0
 """Of the second chart, near enough to push names apart by."""
 PANELS_ACROSS = 3
@@ -148,7 +150,7 @@ def quality(points: Sequence[Point], *, metric: str, chance: float) -> Markup | 
 
 
 def speed(points: Sequence[Point], *, metric: str) -> Markup | None:
-    """Primary metric against images per second on a log scale, the chosen variants named.
+    """Primary metric against images per second on a log scale, the chosen variants named, and their Pareto front.
 
     Returns:
         An inline SVG; None where no point has both.
@@ -156,16 +158,34 @@ def speed(points: Sequence[Point], *, metric: str) -> Markup | None:
     timed = [point for point in points if not point.reference and point.images_per_s > 0]
     if not timed:
         return None
+    front = pareto_front([point for point in timed if point.chosen])
     with _style():
-        figure = Figure(figsize=(WIDTH_IN, 4.4), layout="constrained")
+        figure = Figure(figsize=(NARROW_IN, 4.4), layout="constrained")
         axes = figure.subplots()
         _log_axis(axes, [point.images_per_s for point in timed])
         _scatter(axes, _frame(timed, _by_best(timed), _offsets(timed)), x="images_per_s", y="value")
+        axes.step(
+            *([point.images_per_s for point in front], [point.value for point in front]),
+            where="pre",
+            color=MUTED,
+            linewidth=1.1,
+            zorder=2,
+        )
         axes.set(xlabel="Images per second (log scale)", ylabel=f"{metric} on test")
         axes.tick_params(axis="y", labelcolor=MUTED)
         axes.margins(y=0.12)
         _name_points(axes, [point for point in timed if point.chosen])
-        return _inline(figure, "speed", f"{metric} on test against images per second", _in_words(timed))
+        words = f"{_in_words(timed)} Beaten by none in both: {', '.join(point.model for point in front) or 'nobody'}."
+        return _inline(figure, "speed", f"{metric} on test against images per second", words)
+
+
+def pareto_front(points: Sequence[Point]) -> list[Point]:
+    """Points that no other is at least as good and as fast as, the slowest first."""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda point: (-point.images_per_s, -point.value)):
+        if not front or point.value > front[-1].value:
+            front.append(point)
+    return front[::-1]
 
 
 @dataclass(frozen=True)

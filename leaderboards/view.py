@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from benchmark.evaluate.analysis import (
     RANKED_BY,
@@ -20,7 +19,7 @@ from benchmark.evaluate.analysis import (
     competes,
 )
 from benchmark.evaluate.metrics import primary_metric
-from benchmark.result import CellResult, DatasetRecord, Finding, Measurement, RewordingRecord, RunRecord, digest
+from benchmark.result import CellResult, Measurement, RunRecord, digest
 from leaderboards.columns import (
     DASH,
     METRIC_LABELS,
@@ -30,9 +29,11 @@ from leaderboards.columns import (
     describe,
     find,
     interval,
+    plus,
     present,
     why_absent,
 )
+from leaderboards.notices import Notice, leakage, notices
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,10 @@ class Row:
     """Among all rows."""
     skill: SkillRecord | None
     """Beyond the best naive row."""
+    gain: Shown
+    """The same as a figure of the table."""
+    naive_best: bool
+    """Whether it is that naive row."""
     rank: int | None = None
 
     @property
@@ -89,6 +94,16 @@ class Row:
     def page(self) -> str:
         """File name of the model's own page."""
         return page_name(self.result.spec.model)
+
+    def stands(self, place: RankRecord | None) -> Shown:
+        """The row's rank in a table, with the ranks that it may have."""
+        text = DASH if self.rank is None else str(self.rank)
+        if self.rank is None or place is None or math.isnan(place.joint_low):
+            return Shown("" if self.rank is None else text, self.rank)
+        low, high, own = (round(x) for x in (place.joint_low, place.joint_high, place.rank))
+        alone = "" if math.isnan(place.low) else f"; looked at by itself, {place.low:.0f} to {place.high:.0f}"
+        words = f"rank {own}; between {low} and {high} with 95% confidence for all rows at once{alone}"
+        return Shown(text, self.rank, words, interval=f"{low}–{high}" if high > low else str(low))
 
     @property
     def variant(self) -> str:
@@ -107,21 +122,11 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Notice:
-    """Something to know before reading the figures."""
-
-    severity: Literal["error", "warning", "note"]
-    title: str
-    text: str
-    findings: tuple[Finding, ...] = ()
-    link: str = ""
-
-
-@dataclass(frozen=True)
 class Page:
     """Everything that the templates print."""
 
     run: RunRecord
+    analysis: Analysis | None
     metric: str
     columns: tuple[Column, ...]
     best: Table
@@ -156,6 +161,7 @@ def make_page(run: RunRecord, results: Sequence[CellResult], analysis: Analysis 
     rows = [_row(result, metric, columns, scale, choice, analysis) for result in done]
     return Page(
         run=run,
+        analysis=analysis,
         metric=METRIC_LABELS.get(metric, metric),
         columns=columns,
         best=_table([row for row in rows if row.chosen or row.result.spec.model in choice.unchosen]),
@@ -163,8 +169,8 @@ def make_page(run: RunRecord, results: Sequence[CellResult], analysis: Analysis 
         everything=_table(rows),
         failures=failures,
         left_out=_left_out(done),
-        leakage=_leakage(run),
-        notices=tuple(_notices(run, rows, failures)),
+        leakage=leakage(run),
+        notices=tuple(notices(run, rows, failures)),
         scale=scale,
         chance=chance,
     )
@@ -203,7 +209,22 @@ def _row(
         standing=analysis.standings.get(result.id) if analysis else None,
         place=analysis.ranks.get(result.id) if analysis else None,
         skill=analysis.skill.get(result.id) if analysis else None,
+        gain=_gain(analysis.skill.get(result.id) if analysis else None),
+        naive_best=analysis is not None and analysis.naive == result.id,
     )
+
+
+def _gain(skill: SkillRecord | None) -> Shown:
+    if skill is None:
+        return Shown(DASH, None, "not compared with a naive row")
+    gain = skill.gain
+    if math.isnan(gain.value):
+        return Shown(DASH, None, f"undefined: {gain.why_undefined}")
+    ends = "" if math.isnan(gain.low) else f"{plus(gain.low)} to {plus(gain.high)}"
+    words = f"95% interval {ends}" if ends else gain.why_undefined or "no interval"
+    if not math.isnan(skill.p):
+        words += f"; p = {skill.p:.2g} by swapping patients, adjusted for the number of models"
+    return Shown(plus(gain.value), gain.value, words, "" if skill.shown else "not shown", ends)
 
 
 def stand_in(result: CellResult) -> str:
@@ -286,194 +307,6 @@ def _table(rows: Sequence[Row]) -> Table:
     return Table(tuple(ranked), tuple(references))
 
 
-# --------------------------------------------------------------------------------------------- notices
-
-
-def _notices(run: RunRecord, rows: Sequence[Row], failures: Sequence[CellResult]) -> list[Notice]:
-    candidates = [
-        _leakage(run),
-        _unfinished(run, len(rows) + len(failures)),
-        _failed(failures),
-        _undefined(rows),
-        _no_intervals(rows),
-        _no_naive(rows),
-        _random(rows),
-        _from_file(rows),
-        _patients_shown(run),
-        _synthetic(run.dataset),
-        _ungrouped(run),
-        _no_reports(run.dataset, rows),
-        _excluded(run.dataset),
-        *_rewordings(rows),
-        *(_audit(run.audit)),
-    ]
-    return [notice for notice in candidates if notice is not None]
-
-
-def _leakage(run: RunRecord) -> Notice | None:
-    if not run.leakage:
-        return None
-    text = (
-        f"Parts of the split share patients or pictures ({', '.join(run.leakage)}), and the run was allowed to go on"
-        " with that. Every figure is too good: none says how well a model does on patients it has not seen."
-    )
-    return Notice("error", "Leakage: test is not held out", text)
-
-
-def _unfinished(run: RunRecord, finished: int) -> Notice | None:
-    if finished >= len(run.cells):
-        return None
-    text = f"{finished} of {len(run.cells)} planned rows have a result; the others are not on this page."
-    return Notice("warning", "This run is not finished", text)
-
-
-def _failed(failures: Sequence[CellResult]) -> Notice | None:
-    if not failures:
-        return None
-    names = ", ".join(dict.fromkeys(result.title for result in failures))
-    return Notice(
-        "error", f"{_count(len(failures), 'row')} failed", f"Of {names}. All other rows stand.", link="failed"
-    )
-
-
-def _undefined(rows: Sequence[Row]) -> Notice | None:
-    reasons = [row.primary.estimate.why_undefined for row in rows if row.primary and math.isnan(row.value)]
-    if not reasons:
-        return None
-    text = f"Of {_count(len(reasons), 'row')}, which therefore {'has' if len(reasons) == 1 else 'have'} no rank: "
-    return Notice("warning", "The figure that rows are ranked by is undefined", text + _reasons(reasons))
-
-
-def _no_intervals(rows: Sequence[Row]) -> Notice | None:
-    reasons = [
-        row.primary.estimate.why_undefined
-        for row in rows
-        if row.primary and not math.isnan(row.value) and math.isnan(row.primary.estimate.low)
-    ]
-    if not reasons:
-        return None
-    return Notice("warning", "No interval", f"{_count(len(reasons), 'row')}: {_reasons(reasons)}")
-
-
-def _reasons(reasons: Sequence[str | None]) -> str:
-    words = ((reason or "no reason recorded").removeprefix("no interval: ") for reason in reasons)
-    return "; ".join(dict.fromkeys(words)) + "."
-
-
-def _no_naive(rows: Sequence[Row]) -> Notice | None:
-    if not rows or any(row.result.spec.start == "none" for row in rows):
-        return None
-    text = (
-        "Nothing here says what can be had without a model: the majority class, metadata, the report's words, picture"
-        " statistics. Run with all models to see them."
-    )
-    return Notice("warning", "No naive rows", text)
-
-
-def _random(rows: Sequence[Row]) -> Notice | None:
-    random = [row for row in rows if row.result.spec.random_weights]
-    if not random:
-        return None
-    untrained = sum(row.untrained for row in random)
-    every = "Every model starts" if len(random) == sum(row.competes for row in rows) else "Some models start"
-    if untrained == len(random):
-        state = "none of their rows is trained"
-    else:
-        state = f"{untrained} of their {len(random)} rows are untrained, the others were trained on this dataset alone"
-    text = (
-        f"{every} from random numbers instead of published weights: {state}. Each is labelled. None of them says what"
-        " the published model can do."
-    )
-    return Notice("warning", "Random weights", text)
-
-
-def _from_file(rows: Sequence[Row]) -> Notice | None:
-    count = sum(row.result.spec.start == "file" for row in rows)
-    if not count:
-        return None
-    text = (
-        f"{_count(count, 'row')} from a saved state that was given by its path. What that was trained on is not known"
-        " here: if patients of this test part were among it, these figures are too good."
-    )
-    return Notice("warning", "Weights from a file", text)
-
-
-def _patients_shown(run: RunRecord) -> Notice | None:
-    if run.dataset.synthetic or not run.config.get("include_images"):
-        return None
-    text = (
-        "The models' pages show test pictures and phrases of their reports, as --include-images asked for. Make sure"
-        " that they may be shown before this folder leaves the house."
-    )
-    return Notice("warning", "Pictures of patients", text)
-
-
-def _synthetic(dataset: DatasetRecord) -> Notice | None:
-    if not dataset.synthetic:
-        return None
-    return Notice("warning", "Synthetic data", "A program drew these pictures. No figure here is about patients.")
-
-
-def _ungrouped(run: RunRecord) -> Notice | None:
-    if run.split.grouped_by == "patient":
-        return None
-    text = (
-        "Rows are grouped by identical picture instead: two pictures of one patient may lie on both sides of the"
-        " split. Figures may be too good, and intervals too narrow."
-    )
-    return Notice("warning", "No patient ids, so the split may leak", text)
-
-
-def _no_reports(dataset: DatasetRecord, rows: Sequence[Row]) -> Notice | None:
-    if dataset.has_reports:
-        return None
-    image = [row.result.left_out for row in rows if row.competes]
-    everywhere = [name for name in (image[0] if image else {}) if all(name in left for left in image)]
-    missing = ", ".join(name.replace("_", "-") for name in everywhere)
-    text = "This dataset has pictures and labels only, so no model is trained on pairs."
-    return Notice("note", "No reports", f"{text} Left out: {missing}." if missing else text)
-
-
-def _excluded(dataset: DatasetRecord) -> Notice | None:
-    if not dataset.exclusions:
-        return None
-    reasons = "; ".join(f"{reason} ({count})" for reason, count in dataset.exclusions.items())
-    return Notice("warning", f"{_count(sum(dataset.exclusions.values()), 'sample')} left out", f"{reasons}.")
-
-
-def _rewordings(rows: Sequence[Row]) -> list[Notice]:
-    """What was refused of each augmentation's texts; in counts, for a page shows no report's words."""
-    records = [RewordingRecord.model_validate(found) for row in rows if (found := _reworded(row.result))]
-    said: dict[str, RewordingRecord] = {record.augmentation: record for record in records if record.worth_saying}
-    return [
-        Notice("warning", f"Rewordings of the augmentation {name}", f"{record.summary}.")
-        for name, record in sorted(said.items())
-    ]
-
-
-def _reworded(result: CellResult) -> dict[str, object] | None:
-    found: dict[str, object] | None = (result.fits.get("training") or {}).get("rewordings")
-    return found
-
-
-def _audit(findings: Sequence[Finding]) -> list[Notice]:
-    notices = []
-    for severity in ("error", "warning", "note"):
-        found = tuple(finding for finding in findings if finding.severity == severity and not finding.muted)
-        if found:
-            title = f"Audit of the data: {_count(len(found), severity)}"
-            notices.append(Notice(severity, title, "", found))
-    if muted := tuple(finding for finding in findings if finding.muted):
-        notices.append(
-            Notice("note", f"Audit of the data: {_count(len(muted), 'finding')} muted by --ignore", "", muted)
-        )
-    return notices
-
-
 def _left_out(done: Sequence[CellResult]) -> tuple[tuple[str, str, int], ...]:
     counts = Counter((name, why) for result in done for name, why in result.left_out.items())
     return tuple((name, why, count) for (name, why), count in sorted(counts.items()))
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from baselines.cards import BIO_CLINICAL_BERT, LUMBAR_SPINE, TABLE_2, sizes
+from baselines.cards import BIO_CLINICAL_BERT, LUMBAR_SPINE, TABLE_1_TEST, TABLE_2, sizes
 from benchmark.model import AugmentationEntry, ModelCard, ModelEntry, ReportedFigures, Scale, Size, WeightSource
 
 _AVERAGING = (
@@ -25,6 +25,7 @@ def _card(
     size: dict[Scale, Size],
     values: tuple[float, float, float, float],
     caveat: str,
+    decimals: int = 0,
 ) -> ModelCard:
     row = dict(zip(("Accuracy", "Precision", "Recall", "F1"), values, strict=True))
     return ModelCard(
@@ -45,6 +46,8 @@ def _card(
                 dataset=LUMBAR_SPINE,
                 values=row,
                 caveat=f"{caveat}{_AVERAGING}",
+                counts=TABLE_1_TEST,
+                decimals=decimals,
             ),
         ),
     )
@@ -58,6 +61,7 @@ RESNET50 = ModelEntry(
         sizes(paper=(131_227_712, 2048, 768), tiny=(864_320, 512, 96)),
         (95.00, 94.50, 98.08, 94.75),
         "The row fits no averaging: F1 94.75 needs recall 95.00, and 98.08 is MedCLIP-ViT's. ",
+        decimals=2,
     ),
     build="lumbarclip.model:build_resnet50",
 )

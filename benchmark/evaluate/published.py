@@ -156,6 +156,24 @@ def check(row: Row, positives: int, negatives: int) -> Verdict:
     return _verdict(row, search, number, right, _majority(positives, negatives))
 
 
+def averagings(
+    accuracy: float, precision: float, recall: float, f1: float, counts: tuple[int, int], decimals: int
+) -> tuple[Averaging, ...]:
+    """Under which averagings a printed row can come from one confusion matrix of these class counts; none is possible.
+
+    Args:
+        accuracy: In percent, as are the others.
+        precision: Of which class or average is what is asked.
+        recall: Likewise.
+        f1: Likewise.
+        counts: Positives and negatives of the test part.
+        decimals: That the figures are really rounded to.
+    """
+    figures = [printed(f"{value:.{decimals}f}", "figure", decimals) for value in (accuracy, precision, recall, f1)]
+    row = Row(accuracy=figures[0], precision=figures[1], recall=figures[2], f1=figures[3])
+    return tuple(name for name, fit in check(row, *counts).fits.items() if fit.matrices)
+
+
 def scan(row: Row, total: int) -> Verdict:
     """Try all class counts of this many samples, and of each all matrices with the printed accuracy.
 

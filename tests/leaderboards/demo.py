@@ -91,7 +91,7 @@ def run_record(results: list[CellResult], **dataset: object) -> RunRecord:
     return RunRecord(
         name="demo",
         started="2025-01-31T09:30:00+00:00",
-        config={"preset": "quick", "scale": "tiny"},
+        config={"preset": "quick", "scale": "tiny", "evaluation": {"replicates": 1000}, "seeds": [0]},
         dataset=DatasetRecord.model_validate(values | dataset),
         split=SplitRecord(
             fingerprint="8f14e45fceea167a5a36",

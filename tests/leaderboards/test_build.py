@@ -183,18 +183,22 @@ def test_everything_that_weakens_the_figures_is_announced(demo, tmp_path):
     split = SplitRecord.model_validate(run.split.model_dump() | {"grouped_by": "identical picture"})
     dataset = run.dataset.model_copy(update={"has_reports": False, "exclusions": {"truncated file": 12}})
     run = run.model_copy(update={"split": split, "dataset": dataset, "cells": (*run.cells, "not-run-yet")})
-    text = words(build(run, results, tmp_path).read_text(encoding="utf-8"))
+    index = build(run, results, tmp_path)
+    text = words(index.read_text(encoding="utf-8"))
     for said in (
         "39 of 40 planned rows have a result",
         "1 row failed. Of ConVIRT.",
         "A program drew these pictures.",
         "No patient ids, so the split may leak",
         "no model is trained on pairs. Left out: zero-shot, retrieval.",
-        "12 samples left out. truncated file (12).",
-        "LB004 1,712 samples the report alone determines the label",
-        "read rows that score the report as a ceiling",
+        "12 samples left out truncated file (12).",
+        "LB004, the report alone determines the label",
     ):
         assert said in text
+    text = words(index.with_name("data.html").read_text(encoding="utf-8"))
+    assert "LB004 warning 1,712 the report alone determines the label" in text
+    assert "read rows that score the report as a ceiling" in text
+    assert "12 truncated file" in text
 
 
 def test_notices_are_absent_where_there_is_nothing_to_say(demo):
@@ -226,12 +230,12 @@ def test_what_has_no_figure_no_interval_or_no_naive_row_beside_it_is_announced(d
     assert "No naive rows" in bare
 
 
-def test_header_states_data_protocol_and_hardware(html):
-    """Counts per part, class balance, task, fingerprint, primary metric, time and hardware are on the page."""
-    text = words(html)
+def test_data_protocol_and_hardware_are_stated(html, site):
+    """Counts per part, class balance, task, fingerprint, primary metric, time and hardware are on the pages."""
+    for said in ("Lumbar phantom", "has the highest ROC AUC", "270 test pictures of 45 patients", "AMD EPYC 7763"):
+        assert said in words(html)
+    text = words((site / "data.html").read_text(encoding="utf-8"))
     for said in (
-        "Lumbar phantom",
-        "Ranked by ROC AUC on 270 pictures of 45 patients",
         "binary, 2 classes; positive: Low back pain",
         "8f14e45fceea",
         "2025-01-31 09:30 UTC",
@@ -345,7 +349,7 @@ def test_other_tasks_are_ranked_by_their_own_metric(demo, tmp_path, task, metric
     assert page.metric == label
     assert page.everything.ranked[0].value == make_page(*demo).everything.ranked[0].value
     assert not any("average_precision" in column.key for column in page.columns)
-    assert f"Ranked by {label} on 270 pictures" in words(build(run, renamed, tmp_path).read_text(encoding="utf-8"))
+    assert f"has the highest {label}" in words(build(run, renamed, tmp_path).read_text(encoding="utf-8"))
 
 
 def test_intervals_stand_on_one_scale(demo):
@@ -427,14 +431,27 @@ def test_a_run_without_figures_still_has_a_page(demo, tmp_path):
 # ------------------------------------------------------------------------------------------ safety
 
 
-def test_page_is_self_contained(html, site):
+def pages(site: Path) -> dict[str, str]:
+    return {page.name: page.read_text(encoding="utf-8") for page in sorted(site.glob("*.html"))}
+
+
+def test_the_site_has_its_pages(site):
+    """One page a model, and those that every page leads to."""
+    assert {"index.html", "data.html", "protocol.html", "model-convirt.html"} <= set(pages(site))
+
+
+@pytest.mark.parametrize("file", ["index.html", "data.html", "protocol.html", "model-convirt.html"])
+def test_page_is_self_contained(site, file):
     """No element loads anything, every link is within the site and leads somewhere, no address of any host appears."""
+    html = pages(site)[file]
     for tag, attributes in Tags(html).tags:
-        assert tag not in ("iframe", "img", "object", "embed", "base", "form")
-        assert "src" not in attributes
+        assert tag not in ("iframe", "object", "embed", "base", "form")
+        assert (attributes.get("src") or "data:").startswith("data:")
         href = attributes.get("href") or attributes.get("xlink:href") or "#"
-        assert href.startswith(("#", "data:,")) or (site / href).name == href
-        assert href.startswith(("#", "data:,")) or (site / href).is_file()
+        target, _, place = href.partition("#")
+        assert href.startswith("data:,") or (site / (target or file)).name == (target or file)
+        assert href.startswith("data:,") or (site / (target or file)).is_file()
+        assert not place or tag == "use" or f'id="{place}"' in pages(site)[target or file]
     assert not re.search(r"(https?:)?//[a-z0-9.-]+\.[a-z]{2,}", html)
 
 
@@ -472,12 +489,13 @@ def test_hostile_names_are_text_everywhere(demo, tmp_path, name):
             "collapsed": {name: name},
             "impossible": {name: name},
             "provenance": {"hardware": name, "packages": {name: name}, "python": name, "commit": name},
-            "config": {"preset": name},
+            "config": {"preset": name, "evaluation": {name: name, "replicates": 100}},
         }
     )
     index = build(hostile_run, results, tmp_path / "hostile")
     assert tag_counts(index) == plain_tags
-    assert name.strip() in words(index.read_text(encoding="utf-8"))
+    for file in ("index.html", "data.html", "protocol.html"):
+        assert name.strip() in words(index.with_name(file).read_text(encoding="utf-8"))
 
 
 def plain(run: RunRecord, results: list[CellResult], name: str) -> tuple[RunRecord, list[CellResult]]:

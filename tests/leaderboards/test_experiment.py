@@ -137,8 +137,8 @@ def test_a_difference_has_its_sign_interval_and_is_marked_where_it_is_clear(html
 
 def test_small_models_and_the_runs_own_notices_come_first(html):
     text = " ".join(re.sub(r"<[^>]+>", " ", html).split())
-    assert "Small models." in text
-    assert text.index("Small models.") < text.index("Synthetic data.") < text.index("Reported and measured")
+    assert "Small models" in text
+    assert text.index("Small models") < text.index("Synthetic data") < text.index("Reported and measured")
     assert "LB004" in text
     assert 'href="one/index.html"' in html
 
