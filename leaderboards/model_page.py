@@ -13,6 +13,9 @@ from leaderboards.columns import compact, find, interval, signed
 from leaderboards.figures import Curve
 from leaderboards.view import Page, Row, page_name, stand_in
 
+MOST_CURVES = 24
+"""Losses in one chart: more lines can't be told apart."""
+
 
 @dataclass(frozen=True)
 class MapShown:
@@ -98,6 +101,8 @@ class ModelPage:
     """Best first."""
     failures: tuple[CellResult, ...]
     curves: tuple[Curve, ...]
+    """Losses of the chosen variant and the best others."""
+    curves_left_out: int
     seen: tuple[Seen, ...]
     explained: tuple[Explained, ...]
     """Variants with maps or a pointing game, the chosen one first."""
@@ -134,6 +139,7 @@ def _page(name: str, board: Page, maps: Mapping[str, Maps]) -> ModelPage:
     first = rows[0].result if rows else failures[0]
     card = board.run.models.get(name)
     explained, seen = _explained(rows, maps)
+    curves = [curve for row in sorted(rows, key=lambda row: not row.chosen) if (curve := _curve(row)) is not None]
     return ModelPage(
         run=board.run,
         name=name,
@@ -144,7 +150,8 @@ def _page(name: str, board: Page, maps: Mapping[str, Maps]) -> ModelPage:
         board=board,
         rows=rows,
         failures=failures,
-        curves=tuple(curve for row in rows if (curve := _curve(row)) is not None),
+        curves=tuple(curves[:MOST_CURVES]),
+        curves_left_out=max(0, len(curves) - MOST_CURVES),
         seen=seen,
         explained=explained,
         without_maps=_without_maps(rows, {each.row.result.id for each in explained if each.pictures}, board.run),

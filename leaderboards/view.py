@@ -224,7 +224,8 @@ def _gain(skill: SkillRecord | None) -> Shown:
     words = f"95% interval {ends}" if ends else gain.why_undefined or "no interval"
     if not math.isnan(skill.p):
         words += f"; p = {skill.p:.2g} by swapping patients, adjusted for the number of models"
-    return Shown(plus(gain.value), gain.value, words, "" if skill.shown else "not shown", ends)
+    doubt = "not shown" if math.isnan(skill.p) else f"not shown, p {skill.p:.2f}"
+    return Shown(plus(gain.value), gain.value, words, "" if skill.shown else doubt, ends)
 
 
 def stand_in(result: CellResult) -> str:

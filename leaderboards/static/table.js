@@ -8,6 +8,8 @@
   const boxes = all("[data-columns]");
   const rowsOf = (root) => all("tr[data-model]", root);
   const columnsAtFirst = checkedColumns();
+  const FEW = 100; // rows that a browser lays out in an instant
+  let everything = false;
   let state = new URLSearchParams();
 
   function checkedColumns() {
@@ -60,12 +62,14 @@
       const flipped = { ascending: "descending", descending: "ascending" }[heading.getAttribute("aria-sort")];
       const direction = flipped ?? usualDirection(heading);
       sort(table, heading, direction);
+      filter();
       put(`sort-${table.dataset.table}`, `${heading.dataset.key}.${direction}`, "primary.descending");
     });
   }
 
   // ----------------------------------------------------------------------------------------- filtering
 
+  // Of thousands of rows the first few are laid out, in the order of the table; a button shows the others.
   function filter() {
     const wanted = filters.map((input) => [input.dataset.filter, input.value.trim()]).filter(([, value]) => value);
     const matches = (row) =>
@@ -74,14 +78,27 @@
       );
     const table = tables.find((candidate) => candidate.dataset.table === "all");
     const rows = rowsOf(table);
-    for (const row of rows) row.hidden = !matches(row);
+    let count = 0;
+    for (const row of rows) {
+      const match = matches(row);
+      const hidden = !match || (!everything && count >= FEW);
+      if (row.hidden !== hidden) row.hidden = hidden;
+      count += match;
+    }
     for (const body of table.tBodies) {
       for (const divider of all("tr.divider", body)) divider.hidden = rowsOf(body).every((row) => row.hidden);
     }
-    const count = rows.filter((row) => !row.hidden).length;
     document.querySelector("[data-matches]").textContent = `${count} of ${rows.length} rows`;
     document.querySelector("[data-clear]").hidden = wanted.length === 0;
+    const more = document.querySelector("[data-more]");
+    more.hidden = everything || count <= FEW;
+    more.textContent = `Show all ${count}, not the first ${FEW}`;
   }
+
+  document.querySelector("[data-more]").addEventListener("click", () => {
+    everything = true;
+    filter();
+  });
 
   for (const input of filters) {
     input.addEventListener(input.type === "search" ? "input" : "change", () => {
@@ -126,8 +143,8 @@
       if (input.value === "" || input.selectedIndex === -1) input.value = "";
     }
     showColumns((state.get("columns") ?? columnsAtFirst).split(","));
-    filter();
     tables.forEach(restoreSort);
+    filter();
   }
 
   for (const toolbar of all("[data-toolbar]")) toolbar.hidden = false;

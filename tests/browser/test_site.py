@@ -12,6 +12,7 @@ import pytest
 from leaderboards.build import build
 
 webdriver = pytest.importorskip("selenium.webdriver")
+axe = pytest.importorskip("axe_core_python")
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
@@ -32,6 +33,7 @@ FLAGS = (
     "--disable-sync",
     "--window-size=1400,1000",
 )
+AXE = Path(axe.__file__).with_name("axe.min.js")
 DEMO = runpy.run_path(str(Path(__file__).parents[1] / "leaderboards" / "demo.py"))
 
 
@@ -57,7 +59,7 @@ def address(tmp_path_factory) -> str:
     results = [r.model_copy(update={"title": f"ConVIRT {hostile}"}) if r.title == "ConVIRT" else r for r in results]
     run = run.model_copy(update={"dataset": run.dataset.model_copy(update={"classes": (hostile, "Low back pain")})})
     maps = DEMO["maps"](results, phrase=f"canal {hostile}")
-    return build(run, results, tmp_path_factory.mktemp("site"), maps).as_uri()
+    return build(run, results, tmp_path_factory.mktemp("site"), maps, DEMO["analysis"](results)).as_uri()
 
 
 @pytest.fixture
@@ -257,13 +259,61 @@ def test_phone_width_needs_no_sideways_scrolling(page):
         assert page.execute_script("return document.documentElement.scrollWidth") == 390
         left = page.execute_script(
             """const box = document.querySelector("#rows .scroll");
-            box.scrollLeft = 400;
+            box.scrollLeft = 300;
             const name = box.querySelector("tbody th.model");
             return [box.scrollLeft, name.getBoundingClientRect().left - box.getBoundingClientRect().left];"""
         )
-        assert left[0] == 400
+        assert left[0] == 300
         assert abs(left[1]) <= 2
     finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+# ------------------------------------------------------------------------------------------ the whole site
+
+PAGES = ("index.html", "data.html", "protocol.html", "reported.html", "model-lumbarclip-vit.html", "model-convirt.html")
+
+
+def test_every_link_of_every_page_leads_to_a_page_that_asks_for_nothing(page, address):
+    """From the front page on, each link is followed once: pages and places in them exist, and none requests a thing."""
+    todo, seen = [address], set()
+    while todo:
+        here = todo.pop()
+        page.get(here)
+        seen.add(here)
+        assert page.execute_script("return performance.getEntriesByType('resource').length") == 0
+        assert page.title
+        links = page.execute_script(
+            "return [...document.querySelectorAll('a[href]:not([download])')].map((a) => a.href)"
+        )
+        for link in links:
+            target, _, place = link.partition("#")
+            assert target.startswith(address.removesuffix("index.html"))
+            if place and target == here:
+                assert page.find_elements(By.ID, place)
+            todo += [] if target in seen or target in todo else [target]
+    names = {link.rpartition("/")[2] for link in seen}
+    assert names >= set(PAGES)
+
+
+@pytest.mark.parametrize("file", PAGES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 390])
+def test_axe_finds_nothing(page, address, file, scheme, width):
+    """The accessibility rules of axe-core, on every kind of page, in both colour schemes, at both widths."""
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    media = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+    try:
+        page.get(address.replace("index.html", file))
+        assert page.execute_script("return document.documentElement.scrollWidth") <= width
+        page.execute_script(AXE.read_text(encoding="utf-8"))
+        found = page.execute_async_script("axe.run(document).then(arguments[0])")
+        assert [f"{v['id']}: {[node['html'][:120] for node in v['nodes']]}" for v in found["violations"]] == []
+        assert len(found["passes"]) > 10
+    finally:
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 

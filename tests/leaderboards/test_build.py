@@ -33,7 +33,8 @@ def demo() -> tuple[RunRecord, list[CellResult]]:
 
 @pytest.fixture(scope="module")
 def site(demo, tmp_path_factory) -> Path:
-    return build(*demo, tmp_path_factory.mktemp("site")).parent
+    run, results = demo
+    return build(run, results, tmp_path_factory.mktemp("site"), analysis=DEMO["analysis"](results)).parent
 
 
 @pytest.fixture(scope="module")
@@ -411,7 +412,7 @@ def test_json_reads_back_as_the_results(demo, site):
 def test_same_results_give_the_same_bytes_in_any_order(demo, site, tmp_path):
     """Every file, byte by byte, though the results are handed over backwards."""
     run, results = demo
-    build(run, results[::-1], tmp_path)
+    build(run, results[::-1], tmp_path, analysis=DEMO["analysis"](results))
     names = sorted(file.name for file in site.iterdir())
     assert names == sorted(file.name for file in tmp_path.iterdir())
     for name in names:
@@ -437,10 +438,10 @@ def pages(site: Path) -> dict[str, str]:
 
 def test_the_site_has_its_pages(site):
     """One page a model, and those that every page leads to."""
-    assert {"index.html", "data.html", "protocol.html", "model-convirt.html"} <= set(pages(site))
+    assert {"index.html", "data.html", "protocol.html", "reported.html", "model-convirt.html"} <= set(pages(site))
 
 
-@pytest.mark.parametrize("file", ["index.html", "data.html", "protocol.html", "model-convirt.html"])
+@pytest.mark.parametrize("file", ["index.html", "data.html", "protocol.html", "reported.html", "model-convirt.html"])
 def test_page_is_self_contained(site, file):
     """No element loads anything, every link is within the site and leads somewhere, no address of any host appears."""
     html = pages(site)[file]
