@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmark.errors import BadInput
 from benchmark.evaluate.compare import Side, exchanged, shared_groups
+from benchmark.evaluate.factorial import Factorial
 from benchmark.evaluate.metrics import primary_metric
 from benchmark.evaluate.ranking import JointRank, Rank, joint_ranks, ranks
 from benchmark.evaluate.resample import percentile_interval, plug_in, replicate
@@ -94,6 +95,22 @@ class DetectableRecord(_Record):
     largest: Number = math.nan
 
 
+class SeedSpread(_Record):
+    """A variant that was run under several seeds: how much of its figure's luck is that of training."""
+
+    seeds: int
+    mean: Number
+    """Of the primary metric over the seeds."""
+    seeds_sd: Number
+    """Between seeds, on patients in general."""
+    patients_sd: Number
+    """Between test sets of as many patients, seeds averaged out."""
+    interaction_sd: Number
+    """Of seeds that suit these patients and would not suit others."""
+    standard_error: Number
+    """Of the mean, for other patients and other seeds."""
+
+
 class Analysis(_Record):
     """What a run's rows say together."""
 
@@ -111,6 +128,10 @@ class Analysis(_Record):
     """The naive row that is best on validation among those that read no report; empty where there is none."""
     skill: dict[str, SkillRecord] = {}
     """Cell -> its gain over that row, for every other row that reads pictures alone."""
+    factorial: Factorial | None = None
+    """What each axis does, over the rows that read pictures alone; None where there is no such row."""
+    seeds: dict[str, SeedSpread] = {}
+    """Cell -> the spread of its variant, for rows whose variant was run under several seeds."""
     left_out: dict[str, str] = {}
     """Cell -> why it is in none of these."""
 
