@@ -21,6 +21,7 @@ from benchmark.evaluate.analysis import RANKED_BY, Analysis
 from benchmark.evaluate.metrics import primary_metric
 from benchmark.result import SCHEMA_VERSION, CellResult, Maps, RunRecord, tidy, write_atomically
 from leaderboards import columns, figures, pictures
+from leaderboards.ablation import make_ablation
 from leaderboards.model_page import ModelPage, make_model_pages
 from leaderboards.reported import make_reported_groups
 from leaderboards.verdict import verdict
@@ -82,6 +83,20 @@ def _pages(board: Page, maps: Mapping[str, Maps]) -> Iterator[tuple[str, str]]:
         yield model.file, _render_model(model, site)
     yield "data.html", fill("data.html.j2", site=site, here="data.html", run=board.run, board=board)
     yield "protocol.html", fill("protocol.html.j2", site=site, here="protocol.html", run=board.run, board=board)
+    if ablation := make_ablation(board):
+        chart = figures.interaction(ablation.means, metric=board.metric)
+        yield (
+            "ablation.html",
+            fill(
+                "ablation.html.j2",
+                site=site,
+                here="ablation.html",
+                run=board.run,
+                board=board,
+                page=ablation,
+                chart=chart,
+            ),
+        )
     if groups := make_reported_groups(board):
         yield (
             "reported.html",
@@ -98,6 +113,7 @@ def _site(board: Page) -> Site:
     reported = any(model.reported for model in board.run.models.values())
     return (
         ("index.html", "Leaderboard"),
+        *((("ablation.html", "Ablation"),) if make_ablation(board) else ()),
         ("data.html", "Data and audit"),
         ("protocol.html", "Protocol"),
         *((("reported.html", "Reported and measured"),) if reported else ()),

@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from benchmark.evaluate.factorial import CellMean
 from benchmark.result import REGIMES, Regime
 from leaderboards.columns import compact
 
@@ -49,6 +50,9 @@ SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 REFERENCES = re.compile(r"(?:(?<=url\(#)|(?<=^#))[\w.-]+")
 """Ids that an attribute refers to."""
 FONT = re.compile(r"font-family:[^;]*;\s*")
+
+DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+"""Of lines that stand for values of one axis."""
 
 SPREAD = 0.24
 """How far apart the regimes' points stand on their model's line."""
@@ -268,6 +272,49 @@ def _marks_in_words(marks: Sequence[Mark]) -> str:
         where = ", ".join(part for part in (mark.panel, mark.row, mark.group) if part)
         said.append(f"{where}: {mark.value:.3f}{interval}")
     return "; ".join(said) + "."
+
+
+def interaction(means: Sequence[CellMean], *, metric: str) -> Markup | None:
+    """Mean figure of each head, a line for each augmentation, a panel for each regime: parallel where effects add up.
+
+    Returns:
+        An inline SVG; None where no panel has two heads and two augmentations.
+    """
+    drawn = [mean for mean in means if not math.isnan(mean.estimate.value)]
+    regimes = [regime for regime in REGIMES if _is_crossed([mean for mean in drawn if mean.regime == regime])]
+    if not regimes:
+        return None
+    heads = list(dict.fromkeys(mean.head for mean in drawn))
+    texts = list(dict.fromkeys(mean.augmentation for mean in drawn))
+    with _style():
+        figure = Figure(figsize=(WIDTH_IN, 3.4), layout="constrained")
+        for axes, regime in zip(figure.subplots(1, len(regimes), sharey=True, squeeze=False)[0], regimes, strict=True):
+            for i, text in enumerate(texts):
+                own = {mean.head: mean.estimate for mean in drawn if (mean.regime, mean.augmentation) == (regime, text)}
+                at = [heads.index(head) + 0.08 * (i - (len(texts) - 1) / 2) for head in own]
+                values = [estimate.value for estimate in own.values()]
+                ends = [
+                    (e.value if math.isnan(e.low) else e.low, e.value if math.isnan(e.high) else e.high)
+                    for e in own.values()
+                ]
+                axes.vlines(at, [low for low, _ in ends], [high for _, high in ends], color=MUTED, linewidth=1.2)
+                look = {"color": INK, "linestyle": DASHES[i % len(DASHES)], "marker": "osD^v"[i % 5]}
+                axes.plot(at, values, label=_short(text), markersize=6, linewidth=1.4, zorder=3, **look)
+            axes.set_xticks(range(len(heads)), [_short(head) for head in heads], color=MUTED)
+            axes.set_title(regime, fontsize=10.5, loc="left")
+            axes.tick_params(axis="y", labelcolor=MUTED)
+            axes.margins(x=0.2)
+        first = figure.axes[0]
+        first.set_ylabel(f"Mean {metric}")
+        figure.legend(*first.get_legend_handles_labels(), loc="outside upper left", ncols=len(texts))
+        said = [f"{m.regime}, {m.augmentation}, {m.head}: {m.estimate.value:.3f}" for m in drawn]
+        return _inline(
+            figure, "interaction", f"Mean {metric} of each augmentation with each head", f"{'; '.join(said)}."
+        )
+
+
+def _is_crossed(means: Sequence[CellMean]) -> bool:
+    return len({mean.head for mean in means}) > 1 and len({mean.augmentation for mean in means}) > 1
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from benchmark.evaluate.analysis import (
@@ -19,7 +19,7 @@ from benchmark.evaluate.analysis import (
     competes,
 )
 from benchmark.evaluate.metrics import primary_metric
-from benchmark.result import CellResult, Measurement, RunRecord, digest
+from benchmark.result import CellResult, Estimate, Measurement, RunRecord, digest
 from leaderboards.columns import (
     DASH,
     METRIC_LABELS,
@@ -43,7 +43,8 @@ class Bar:
     low: float
     high: float
     value: float
-    chance: float | None
+    mark: float | None
+    """Chance, or no difference."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def make_page(run: RunRecord, results: Sequence[CellResult], analysis: Analysis 
     metric = primary_metric(run.dataset.task)
     columns = present(all_columns(run.dataset.task), done)
     measured = [m for result in done if (m := find(result, RANKED_BY, metric)) is not None]
-    scale = _scale(measured)
+    scale = scale_of(x for m in measured for x in (m.estimate.low, m.estimate.value, m.estimate.high, m.chance))
     chance = next((m.chance for m in measured if not math.isnan(m.chance)), math.nan)
     choice = choose(done, metric)
     rows = [_row(result, metric, columns, scale, choice, analysis) for result in done]
@@ -199,7 +200,7 @@ def _row(
             title=why_absent(result, RANKED_BY) if primary is None else describe(primary),
         ),
         interval=interval(primary),
-        bar=_bar(primary, scale) if primary and defined else None,
+        bar=bar_of(primary.estimate, primary.chance, scale) if primary and defined else None,
         weights=_weights_in_words(result),
         untrained=spec.random_weights and spec.regime == "frozen",
         reads=" + ".join(result.inputs) or "nothing",
@@ -275,24 +276,23 @@ def _absent(result: CellResult, column: Column) -> Shown:
     return Shown(DASH, None, "no encoder to measure" if result.spec.start == "none" else "not measured")
 
 
-def _scale(measurements: Sequence[Measurement]) -> tuple[float, float]:
-    """Whole tenths around everything drawn, so that small differences can be seen and the ends can be read."""
-    drawn = [x for m in measurements for x in (m.estimate.low, m.estimate.value, m.estimate.high, m.chance)]
+def scale_of(drawn: Iterable[float], step: float = 0.1) -> tuple[float, float]:
+    """Whole steps around everything drawn, so that small differences can be seen and the ends can be read."""
     finite = [x for x in drawn if not math.isnan(x)]
     if not finite:
         return 0.0, 1.0
-    low, high = math.floor(min(finite) * 10) / 10, math.ceil(max(finite) * 10) / 10
-    return (low, high) if high > low else (low, low + 0.1)
+    low, high = math.floor(min(finite) / step) * step, math.ceil(max(finite) / step) * step
+    return (low, high) if high > low else (low, low + step)
 
 
-def _bar(measurement: Measurement, scale: tuple[float, float]) -> Bar:
+def bar_of(estimate: Estimate, mark: float, scale: tuple[float, float]) -> Bar:
+    """An estimate on a scale, with a mark such as chance or no difference; NaN for none."""
+
     def place(x: float) -> float:
         return round(100 * (x - scale[0]) / (scale[1] - scale[0]), 1)
 
-    estimate = measurement.estimate
     low, high = (estimate.value if math.isnan(end) else end for end in (estimate.low, estimate.high))
-    chance = None if math.isnan(measurement.chance) else place(measurement.chance)
-    return Bar(place(low), place(high), place(estimate.value), chance)
+    return Bar(place(low), place(high), place(estimate.value), None if math.isnan(mark) else place(mark))
 
 
 def _table(rows: Sequence[Row]) -> Table:

@@ -15,6 +15,7 @@ from benchmark.evaluate.analysis import (
     choose,
     competes,
 )
+from benchmark.evaluate.factorial import CellMean, Effect, Factorial, Interaction
 from benchmark.result import (
     CellResult,
     CellSpec,
@@ -122,6 +123,41 @@ def analysis(results: list[CellResult]) -> Analysis:
         ranks={r.id: rank(i, len(rows)) for i, r in enumerate(rows, start=1)},
         naive=next(r.id for r in results if r.spec.model == NAIVE[1][0]),
         skill={r.id: skill(r) for r in rows},
+        factorial=factorial(),
+    )
+
+
+def factorial() -> Factorial:
+    """Effects of every kind: of all models, of a regime, of a model with a hostile name, without an interval."""
+
+    def around(value: float, half: float = 0.03) -> Estimate:
+        return Estimate(value=value, low=value - half, high=value + half, n=270, n_patients=45)
+
+    nothing = Estimate(value=0.02, n=270, n_patients=45, why_undefined="no interval: one patient")
+    eda = {"axis": "augmentation", "level": "eda", "base": "none", "pairs": 8, "models": 4, "models_sd": 0.01}
+    return Factorial(
+        effects=(
+            Effect(axis="regime", level="full", base="heads", estimate=around(0.05), pairs=8, models=4, models_sd=0.02),
+            Effect(**eda, estimate=around(-0.06)),
+            Effect(**eda, regime="full", estimate=around(0.01)),
+            Effect(**eda | {"models": 1, "models_sd": math.nan}, model="convirt", estimate=nothing),
+        ),
+        interactions=(
+            Interaction(
+                augmentation="eda",
+                base_augmentation="none",
+                head="mlp-64",
+                base_head="linear-64",
+                estimate=around(0.0),
+                pairs=4,
+                models=4,
+            ),
+        ),
+        means=tuple(
+            CellMean(regime=regime, augmentation=text, head=head, estimate=around(0.7 + 0.01 * i), models=4)
+            for i, (regime, text, head) in enumerate(VARIANTS[1:])
+        ),
+        not_varied={"head": "only in one regime"},
     )
 
 

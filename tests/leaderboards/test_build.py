@@ -432,16 +432,21 @@ def test_a_run_without_figures_still_has_a_page(demo, tmp_path):
 # ------------------------------------------------------------------------------------------ safety
 
 
+PAGES = ("index.html", "ablation.html", "data.html", "protocol.html", "reported.html", "model-convirt.html")
+
+
 def pages(site: Path) -> dict[str, str]:
     return {page.name: page.read_text(encoding="utf-8") for page in sorted(site.glob("*.html"))}
 
 
 def test_the_site_has_its_pages(site):
     """One page a model, and those that every page leads to."""
-    assert {"index.html", "data.html", "protocol.html", "reported.html", "model-convirt.html"} <= set(pages(site))
+    assert set(PAGES) <= set(pages(site))
 
 
-@pytest.mark.parametrize("file", ["index.html", "data.html", "protocol.html", "reported.html", "model-convirt.html"])
+@pytest.mark.parametrize(
+    "file", ["index.html", "ablation.html", "data.html", "protocol.html", "reported.html", "model-convirt.html"]
+)
 def test_page_is_self_contained(site, file):
     """No element loads anything, every link is within the site and leads somewhere, no address of any host appears."""
     html = pages(site)[file]
