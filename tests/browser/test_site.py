@@ -275,14 +275,6 @@ PAGES = (
     *("index.html", "ablation.html", "data.html", "protocol.html", "reported.html"),
     *("model-lumbarclip-vit.html", "model-convirt.html"),
 )
-    "index.html",
-    "ablation.html",
-    "data.html",
-    "protocol.html",
-    "reported.html",
-    "model-lumbarclip-vit.html",
-    "model-convirt.html",
-)
 
 
 def test_every_link_of_every_page_leads_to_a_page_that_asks_for_nothing(page, address):
