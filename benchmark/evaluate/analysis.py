@@ -216,7 +216,7 @@ def analyse(record: RunRecord, results: Sequence[CellResult], predictions: Calla
             sides[result.id] = _side(record, result, predictions(result.id))
         except (BadInput, FileNotFoundError) as error:
             left_out[result.id] = _why(error)
-    chosen = choose([result for result in done if result.id in sides], metric)
+    chosen = choose(done, metric)
     rows = [result for result in done if result.id in sides and competes(result)]
     best = [result.id for result in rows if chosen.best.get(result.spec.model) == result.id]
     found = Analysis(of=identity(record, results), metric=metric, replicates=record.replicates, left_out=left_out)

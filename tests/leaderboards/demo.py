@@ -96,9 +96,9 @@ def demo() -> tuple[RunRecord, list[CellResult]]:
 
 def analysis(results: list[CellResult]) -> Analysis:
     """Made up as the results are: of the chosen models the first two tie, and one is not shown to have skill."""
-    rows = [r for r in results if r.status == "done" and competes(r)]
-    rows.sort(key=lambda r: -_auc(r))
-    best = set(choose(results, "roc_auc").best.values())
+    done = [r for r in results if r.status == "done"]
+    rows = sorted((r for r in done if competes(r)), key=lambda r: -_auc(r))
+    best = set(choose(done, "roc_auc").best.values())
     chosen = [r for r in rows if r.id in best]
 
     def rank(place: int, of: int) -> RankRecord:
