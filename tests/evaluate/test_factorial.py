@@ -90,7 +90,7 @@ def test_an_additive_table_gives_its_own_effects_and_no_interaction():
 
 
 def test_pairs_are_those_that_a_hand_would_count():
-    """Two models; heads has two heads and full has three; a frozen row is paired with each trained one, seeds at once."""
+    """Two models; heads has two heads and full has three; a frozen row is paired with each trained one."""
     found = read(design(seeds=(0, 1, 2)), [0.5] * len(design(seeds=(0, 1, 2))))
     assert effect(found, "augmentation", "eda").pairs == 2 * (2 + 3)
     assert effect(found, "augmentation", "eda", regime="heads", model="A").pairs == 2
@@ -270,7 +270,7 @@ def test_intervals_are_those_of_the_paired_difference_by_hand():
 
 
 def test_intervals_of_effects_and_interactions_cover_the_truth_with_patients_of_several_pictures():
-    """Nominal 95% covers 93-97% of 500 data sets of 60 patients: over models, for one, and for the interaction.
+    """Nominal 95% covers 93-97% of 500 data sets of 100 patients: over models, for one, and for the interaction.
 
     A figure is a mean over pictures; patients are hard for all rows alike, and suit some models, augmentations and
     heads more than others, so that a row's pictures of one patient resemble each other in every difference.
@@ -279,12 +279,12 @@ def test_intervals_of_effects_and_interactions_cover_the_truth_with_patients_of_
     truth = np.array(
         [0.3 * (r.augmentation == "eda") + 0.2 * (r.augmentation != "none" and r.head == "mlp-8") for r in rows]
     )
-    weights = patient_weights(np.arange(60), replicates=400, fingerprint="factorial") / 60
+    weights = patient_weights(np.arange(100), replicates=400, fingerprint="factorial") / 100
     rng, covered = np.random.default_rng(7), np.zeros(3)
     for _ in range(500):
-        by_patient = rng.normal(size=60) + rng.normal(size=(len(rows), 60))
-        figures = truth[:, None] + by_patient + rng.normal(size=(len(rows), 60, 3)).mean(axis=2)
-        found = factorial(rows, figures.mean(axis=1), figures @ weights.T, np.repeat(np.arange(60), 3))
+        by_patient = rng.normal(size=100) + rng.normal(size=(len(rows), 100))
+        figures = truth[:, None] + by_patient + rng.normal(size=(len(rows), 100, 3)).mean(axis=2)
+        found = factorial(rows, figures.mean(axis=1), figures @ weights.T, np.repeat(np.arange(100), 3))
         of_augmentation = [effect(found, "augmentation", "eda", model=model) for model in ("", "A")]
         for i, (one, true) in enumerate(zip([*of_augmentation, found.interactions[0]], (0.4, 0.4, 0.2), strict=True)):
             covered[i] += one.estimate.low <= true <= one.estimate.high
