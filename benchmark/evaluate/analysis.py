@@ -18,17 +18,17 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmark.errors import BadInput
 from benchmark.evaluate.compare import Side, exchanged, shared_groups
-from benchmark.evaluate.factorial import Factorial
+from benchmark.evaluate.factorial import Factorial, factorial
 from benchmark.evaluate.metrics import primary_metric
-from benchmark.evaluate.ranking import JointRank, Rank, joint_ranks, ranks
-from benchmark.evaluate.resample import percentile_interval, plug_in, replicate
+from benchmark.evaluate.ranking import Components, JointRank, Rank, components, joint_ranks, ranks
+from benchmark.evaluate.resample import as_estimate, percentile_interval, plug_in, replicate
 from benchmark.evaluate.significance import adjust
 from benchmark.evaluate.standings import standings
 from benchmark.result import CellResult, Estimate, Number, RunRecord, digest
 
 Floats = NDArray[np.float64]
 
-ANALYSIS_VERSION = 1
+ANALYSIS_VERSION = 2
 """Raised whenever the same predictions would give another analysis: an older one is not read again."""
 
 RANKED_BY = "probe_standard"
@@ -109,6 +109,18 @@ class SeedSpread(_Record):
     """Of seeds that suit these patients and would not suit others."""
     standard_error: Number
     """Of the mean, for other patients and other seeds."""
+
+    @classmethod
+    def of(cls, mean: float, parts: Components) -> SeedSpread:
+        """From what ``components`` gives."""
+        return cls(
+            seeds=parts.measured,
+            mean=mean,
+            seeds_sd=math.sqrt(parts.seeds),
+            patients_sd=math.sqrt(parts.patients),
+            interaction_sd=math.sqrt(parts.interaction),
+            standard_error=parts.standard_error,
+        )
 
 
 class Analysis(_Record):
@@ -266,6 +278,18 @@ def _standings(rows: Sequence[tuple[str, Side]], replicates: int) -> dict[str, o
     }
 
 
+class _Table(NamedTuple):
+    """The primary metric of k rows over one set of resamples."""
+
+    rows: Sequence[CellResult]
+    values: Floats
+    """(k,)."""
+    drawn: Floats
+    """(k, b)."""
+    groups: NDArray[np.int64]
+    """(n,) patient of each test sample."""
+
+
 def _together(
     rows: Sequence[CellResult],
     best: Sequence[str],
@@ -275,37 +299,59 @@ def _together(
     replicates: int,
 ) -> dict[str, object]:
     """All rows among each other, and against the best naive one, over one table of replicates."""
-    cells = [row.id for row in rows]
-    everyone = [*cells, naive] if naive else cells
+    everyone = [*(sides[row.id] for row in rows), *([sides[naive]] if naive else [])]
     if not everyone:
         return {}
-    groups = shared_groups([sides[cell] for cell in everyone], RANKED_BY)
-    areas = [sides[cell].areas(RANKED_BY) for cell in everyone]
+    groups = shared_groups(everyone, RANKED_BY)
+    areas = [side.areas(RANKED_BY) for side in everyone]
     values = np.array([plug_in(area)[metric] for area in areas])
-    fingerprint = sides[everyone[0]].fingerprint
-    drawn = np.stack([of[metric] for of in replicate(areas, groups, replicates=replicates, fingerprint=fingerprint)])
-    found: dict[str, object] = {"naive": naive}
-    if 0 < len(cells) <= MOST_RANKED:
-        own, table = values[: len(cells)], drawn[: len(cells)]
-        of_rows = zip(cells, ranks(own, table), joint_ranks(own, table), strict=True)
-        found["ranks"] = {cell: RankRecord.of(rank, joint) for cell, rank, joint in of_rows}
-    if naive:
-        p = np.full(len(cells), np.nan)
-        for i in (i for i, cell in enumerate(cells) if cell in best):
-            p[i] = exchanged(sides[cells[i]], sides[naive], RANKED_BY, flips=FLIPS, metrics="areas")[metric].p
-        gains = (_gain(values[i] - values[-1], drawn[i] - drawn[-1], groups) for i in range(len(cells)))
-        found["skill"] = {
-            cell: SkillRecord(gain=gain, p=float(after))
-            for cell, gain, after in zip(cells, gains, adjust(p), strict=True)
-        }
+    drawn = replicate(areas, groups, replicates=replicates, fingerprint=everyone[0].fingerprint)
+    every = np.stack([of[metric] for of in drawn])
+    table = _Table(rows, values[: len(rows)], every[: len(rows)], groups)
+    known = ~np.isnan(table.values)
+    return {
+        "naive": naive,
+        "ranks": _ranks(table) if 0 < len(rows) <= MOST_RANKED else {},
+        "skill": _skill(table, best, sides, naive, values[-1], every[-1]) if naive else {},
+        "factorial": factorial([row.spec for row in rows], *table[1:]) if known.any() else None,
+        "seeds": _seeds(table),
+    }
+
+
+def _ranks(table: _Table) -> dict[str, RankRecord]:
+    places = zip(table.rows, ranks(table.values, table.drawn), joint_ranks(table.values, table.drawn), strict=True)
+    return {row.id: RankRecord.of(rank, joint) for row, rank, joint in places}
+
+
+def _skill(
+    table: _Table, best: Sequence[str], sides: Mapping[str, Side], naive: str, value: float, drawn: Floats
+) -> dict[str, SkillRecord]:
+    """Gains over the naive row, whose figure and replicates are ``value`` and ``drawn``."""
+    metric = primary_metric(sides[naive].task)
+    p = np.full(len(table.rows), np.nan)
+    for i, row in enumerate(table.rows):
+        if row.id in best:
+            p[i] = exchanged(sides[row.id], sides[naive], RANKED_BY, flips=FLIPS, metrics="areas")[metric].p
+    why = "undefined for one of the two"
+    gains = [
+        as_estimate(gain, percentile_interval(of_resamples), table.groups, why_undefined=why)
+        for gain, of_resamples in zip(table.values - value, table.drawn - drawn, strict=True)
+    ]
+    columns = zip(table.rows, gains, adjust(p).tolist(), strict=True)
+    return {row.id: SkillRecord(gain=gain, p=adjusted) for row, gain, adjusted in columns}
+
+
+def _seeds(table: _Table) -> dict[str, SeedSpread]:
+    """Of every row whose variant has a figure under several seeds."""
+    of_variant: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+    for i, row in enumerate(table.rows):
+        if not math.isnan(table.values[i]):
+            of_variant[row.spec.model, row.spec.regime, row.spec.augmentation, row.spec.head].append(i)
+    found = {}
+    for seeds in of_variant.values():
+        drawn = table.drawn[seeds]
+        drawn = drawn[:, ~np.isnan(drawn).any(axis=0)]
+        if len(seeds) > 1 and drawn.shape[1] > 1:
+            spread = SeedSpread.of(float(table.values[seeds].mean()), components(table.values[seeds], drawn))
+            found.update({table.rows[i].id: spread for i in seeds})
     return found
-
-
-def _gain(value: float, drawn: Floats, groups: NDArray[np.int64]) -> Estimate:
-    patients = len(np.unique(groups))
-    if math.isnan(value):
-        return Estimate(value=value, n=len(groups), n_patients=patients, why_undefined="undefined for one of the two")
-    low, high, why = percentile_interval(drawn)
-    if patients < 2:
-        low, high, why = math.nan, math.nan, "no interval: all samples are of one patient"
-    return Estimate(value=float(value), low=low, high=high, n=len(groups), n_patients=patients, why_undefined=why)

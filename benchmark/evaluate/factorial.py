@@ -8,11 +8,19 @@ of the same contrast in shared patient-level resamples.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from benchmark.result import Estimate, Number
+from benchmark.evaluate.resample import as_estimate, percentile_interval
+from benchmark.result import REGIMES, CellSpec, Estimate, Number
+
+Floats = NDArray[np.float64]
 
 Axis = Literal["regime", "augmentation", "head"]
 AXES: tuple[Axis, ...] = ("regime", "augmentation", "head")
@@ -83,3 +91,225 @@ class Factorial(_Record):
     means: tuple[CellMean, ...] = ()
     not_varied: dict[str, str] = {}
     """Axis -> why it has no effect to show; ``interaction`` for that of augmentation and head."""
+
+
+# --------------------------------------------------------------------------------------------- the read-out
+
+
+class Variant(NamedTuple):
+    """A point of the three axes."""
+
+    regime: str
+    augmentation: str
+    head: str
+
+
+FROZEN = Variant("frozen", "none", "none")
+"""The one variant of its regime: as nothing is trained there, it stands for every augmentation and head."""
+
+UNVARIED = {
+    "regime": "every row is of the regime",
+    "augmentation": "every trained row has the augmentation",
+    "head": "every trained row has the head",
+}
+
+
+def factorial(specs: Sequence[CellSpec], values: Floats, replicates: Floats, groups: NDArray[np.int64]) -> Factorial:
+    """Read the three axes as a designed experiment.
+
+    An effect of a level is the mean of its paired differences from the base level: pairs of variants of one model that
+    differ in this axis alone, each variant with the mean over its seeds. Over the models it is the mean of their own
+    effects, so that a model with more variants has no more weight. The models are the ones at hand, not a sample of
+    models, and training again is not part of it: intervals cover other patients.
+
+    * Base of the augmentations is ``none``, of the heads the first linear one: the head ``none`` has nothing to train
+      where the towers are frozen, and so nothing to be paired with there. Where the rows lack them it is the first.
+    * Regimes are compared in steps, heads with frozen and full with heads, and from end to end.
+    * A frozen row has no part in effects of augmentation or head, which would only be diluted by its zeros.
+
+    Args:
+        specs: k rows of one test split, in the order of the plan.
+        values: (k,) their primary metric; rows where it is NaN are left out.
+        replicates: (k, b) of the same rows in shared resamples.
+        groups: (n,) group code of each test sample.
+    """
+    known = np.flatnonzero(~np.isnan(values)).tolist()
+    design = _Design([specs[i] for i in known])
+    rows = _Rows(values[known], replicates[known], groups)
+    effects = tuple(
+        Effect(axis=axis, level=level, base=base, **scope)
+        for axis in AXES
+        for level, base in _contrasts(axis, design.levels(axis))
+        for scope in _scopes(rows, design.differences(axis, level, base))
+    )
+    interactions = tuple(_interactions(rows, design))
+    return Factorial(
+        effects=effects,
+        interactions=interactions,
+        means=tuple(_means(rows, design)),
+        not_varied=_not_varied(design, {effect.axis for effect in effects}, bool(interactions)),
+    )
+
+
+class _Rows(NamedTuple):
+    """Figures of k rows."""
+
+    values: Floats
+    replicates: Floats
+    groups: NDArray[np.int64]
+
+    def estimate(self, contrast: Floats) -> Estimate:
+        """The weighted sum of the rows' figures under (k,) weights."""
+        used = contrast != 0
+        drawn = contrast[used] @ self.replicates[used]
+        value = float(contrast[used] @ self.values[used])
+        return as_estimate(value, percentile_interval(drawn), self.groups, why_undefined="")
+
+
+class _Difference(NamedTuple):
+    """Rows that differ in one axis, or in two for an interaction: a contrast of one model in one regime."""
+
+    model: str
+    regime: str
+    """Empty for a difference between regimes."""
+    contrast: Floats
+
+
+class _Design:
+    """Which rows there are, by model and variant."""
+
+    def __init__(self, specs: Sequence[CellSpec]) -> None:
+        self.size = len(specs)
+        self.models: defaultdict[str, defaultdict[Variant, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for i, spec in enumerate(specs):
+            self.models[spec.model][Variant(spec.regime, spec.augmentation, spec.head)].append(i)
+
+    def levels(self, axis: Axis) -> list[str]:
+        """Levels of an axis in the order of the rows, regimes in theirs; the frozen row has no level of the others."""
+        variants = [variant for variants in self.models.values() for variant in variants]
+        if axis == "regime":
+            return [regime for regime in REGIMES if any(variant.regime == regime for variant in variants)]
+        return list(dict.fromkeys(getattr(variant, axis) for variant in variants if variant != FROZEN))
+
+    def mean(self, model: str, variant: Variant) -> Floats:
+        """(k,) weights that give the mean of a variant over its seeds."""
+        seeds = self.models[model][variant]
+        weights = np.zeros(self.size)
+        weights[seeds] = 1 / len(seeds)
+        return weights
+
+    def differences(self, axis: Axis, level: str, base: str) -> Iterator[_Difference]:
+        """Every pair of variants that differ in this axis alone."""
+        for model, variants in self.models.items():
+            for variant in [v for v in variants if v != FROZEN and getattr(v, axis) == level]:
+                other = _at(variant, axis, base)
+                if other in variants:
+                    regime = "" if axis == "regime" else variant.regime
+                    yield _Difference(model, regime, self.mean(model, variant) - self.mean(model, other))
+
+    def interactions(self, augmentation: str, base: str, head: str, base_head: str) -> Iterator[_Difference]:
+        """Every four variants that the interaction is a difference of differences of."""
+        with_head = {(d.model, d.regime): d.contrast for d in self._of_augmentation(augmentation, base, head)}
+        for of_base in self._of_augmentation(augmentation, base, base_head):
+            contrast = with_head.get((of_base.model, of_base.regime))
+            if contrast is not None:
+                yield of_base._replace(contrast=contrast - of_base.contrast)
+
+    def _of_augmentation(self, augmentation: str, base: str, head: str) -> Iterator[_Difference]:
+        for model, variants in self.models.items():
+            for variant in [v for v in variants if (v.augmentation, v.head) == (augmentation, head)]:
+                other = variant._replace(augmentation=base)
+                if other in variants:
+                    yield _Difference(model, variant.regime, self.mean(model, variant) - self.mean(model, other))
+
+
+def _at(variant: Variant, axis: Axis, level: str) -> Variant:
+    """The variant with another level of one axis."""
+    moved = variant._replace(**{axis: level})
+    return FROZEN if moved.regime == "frozen" else moved
+
+
+def _contrasts(axis: Axis, levels: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of a level and what it is compared with."""
+    if axis == "regime":
+        steps = [("heads", "frozen"), ("full", "heads"), ("full", "frozen")]
+        return [(level, base) for level, base in steps if level in levels and base in levels]
+    base = _base(axis, levels)
+    return [(level, base) for level in levels if level != base]
+
+
+def _base(axis: Literal["augmentation", "head"], levels: Sequence[str]) -> str:
+    liked = [level for level in levels if (level == "none" if axis == "augmentation" else level.startswith("linear"))]
+    return next(iter([*liked, *levels]), "none")
+
+
+def _scopes(rows: _Rows, differences: Iterable[_Difference]) -> Iterator[dict[str, Any]]:
+    """The fields that effects and interactions share: over regimes and models first, then each apart."""
+    found = list(differences)
+    regimes = list(dict.fromkeys(difference.regime for difference in found))
+    for regime in ["", *(regimes if len(regimes) > 1 else [])]:
+        of_model: defaultdict[str, list[Floats]] = defaultdict(list)
+        for difference in found:
+            if regime in ("", difference.regime):
+                of_model[difference.model].append(difference.contrast)
+        if of_model:
+            yield from _over_models(rows, regime, of_model)
+
+
+def _over_models(rows: _Rows, regime: str, of_model: Mapping[str, Sequence[Floats]]) -> Iterator[dict[str, Any]]:
+    means = {model: np.mean(contrasts, axis=0) for model, contrasts in of_model.items()}
+    own = {model: rows.estimate(contrast) for model, contrast in means.items()}
+    several = len(own) > 1
+    yield {
+        "regime": regime,
+        "estimate": rows.estimate(np.mean(list(means.values()), axis=0)),
+        "pairs": sum(map(len, of_model.values())),
+        "models": len(own),
+        "models_sd": float(np.std([estimate.value for estimate in own.values()], ddof=1)) if several else math.nan,
+    }
+    for model, estimate in own.items() if several else ():
+        pairs = len(of_model[model])
+        yield {"model": model, "regime": regime, "estimate": estimate, "pairs": pairs, "models": 1}
+
+
+def _interactions(rows: _Rows, design: _Design) -> Iterator[Interaction]:
+    """Of every augmentation with every head, but the base ones."""
+    augmentations, heads = design.levels("augmentation"), design.levels("head")
+    base, base_head = _base("augmentation", augmentations), _base("head", heads)
+    for augmentation, head in product(augmentations, heads):
+        if augmentation != base and head != base_head:
+            for scope in _scopes(rows, design.interactions(augmentation, base, head, base_head)):
+                yield Interaction(
+                    augmentation=augmentation, base_augmentation=base, head=head, base_head=base_head, **scope
+                )
+
+
+def _means(rows: _Rows, design: _Design) -> Iterator[CellMean]:
+    """The table of every regime, over models and for each."""
+    for regime in design.levels("regime"):
+        of_model = {m: [v for v in variants if v.regime == regime] for m, variants in design.models.items()}
+        table = list(dict.fromkeys(v for variants in of_model.values() for v in variants))
+        whole = [model for model, variants in of_model.items() if len(variants) == len(table)]
+        for variant in table:
+            of_each = {m: design.mean(m, variant) for m, variants in of_model.items() if variant in variants}
+            if whole:
+                over = np.mean([of_each[model] for model in whole], axis=0)
+                yield CellMean(**variant._asdict(), estimate=rows.estimate(over), models=len(whole))
+            for model, weights in of_each.items():
+                yield CellMean(**variant._asdict(), model=model, estimate=rows.estimate(weights), models=1)
+
+
+def _not_varied(design: _Design, shown: Collection[Axis], interactions: bool) -> dict[str, str]:
+    """Why axes that are not shown, or their interactions, have nothing to show."""
+    found: dict[str, str] = {axis: _why_not(axis, design.levels(axis)) for axis in AXES if axis not in shown}
+    lacking = [axis for axis in ("augmentation", "head") if axis in found]
+    if not interactions:
+        crossed = "no model has two heads with and without an augmentation"
+        found["interaction"] = f"{' and '.join(lacking)} not varied" if lacking else crossed
+    return found
+
+
+def _why_not(axis: Axis, levels: Sequence[str]) -> str:
+    if not levels:
+        return "nothing was trained"
+    return f"{UNVARIED[axis]} {levels[0]!r}" if len(levels) == 1 else "no two variants of a model differ in it alone"

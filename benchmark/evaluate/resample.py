@@ -203,15 +203,28 @@ def estimates(
 
 
 def _estimate(statistic: Statistic, name: str, value: float, interval: Interval, groups: NDArray[np.int64]) -> Estimate:
-    patients = len(np.unique(groups))
-    if np.isnan(value):
-        return Estimate(value=value, n=len(groups), n_patients=patients, why_undefined=statistic.why_undefined(name))
     if name in BIASED:
         interval = Interval(np.nan, np.nan, f"no interval: {BIASED[name]}")
+    why_undefined = statistic.why_undefined(name) if np.isnan(value) else ""
+    return as_estimate(value, interval, groups, why_undefined=why_undefined)
+
+
+def as_estimate(value: float, interval: Interval, groups: NDArray[np.int64], *, why_undefined: str) -> Estimate:
+    """A figure with its interval, as it is written down: without the interval where one patient is all there is.
+
+    Args:
+        value: The figure.
+        interval: Of it, from resamples of the patients.
+        groups: (n,) group code of each sample that it was computed on.
+        why_undefined: Why the figure is NaN, where it is.
+    """
+    patients = len(np.unique(groups))
+    if np.isnan(value):
+        return Estimate(value=value, n=len(groups), n_patients=patients, why_undefined=why_undefined)
     if patients < 2:
         interval = Interval(np.nan, np.nan, "no interval: all samples are of one patient")
     return Estimate(
-        value=value,
+        value=float(value),
         low=interval.low,
         high=interval.high,
         n=len(groups),
