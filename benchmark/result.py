@@ -347,6 +347,11 @@ class RunRecord(_Record):
         """Patient-level resamples behind its intervals."""
         return int(self.config["evaluation"]["replicates"])
 
+    @property
+    def criterion(self) -> Literal["youden", "f1"]:
+        """What thresholds that are chosen on val maximise there."""
+        return "f1" if self.config["evaluation"].get("threshold") == "f1" else "youden"
+
 
 # --------------------------------------------------------------------------------------------- maps
 

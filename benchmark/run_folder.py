@@ -130,15 +130,15 @@ class RunFolder:
         """What the rows say together: as it was written here for the same rows, or made from their predictions."""
         from benchmark.evaluate.analysis import Analysis, analyse, identity
 
-        file = self.path / "analysis.json"
+        file, samples = self.path / "analysis.json", self.samples()
         if file.exists():
             try:
                 before = Analysis.model_validate_json(file.read_bytes())
             except ValidationError:  # of another version, or damaged: it is made anew
                 before = None
-            if before is not None and before.of == identity(record, results):
+            if before is not None and before.of == identity(record, results, samples):
                 return before
-        made = analyse(record, results, self.predictions)
+        made = analyse(record, results, self.predictions, samples)
         write_atomically(file, made.model_dump_json(indent=1).encode())
         return made
 

@@ -6,7 +6,6 @@ Bands and the choice of what is named are made once, here, so that every row of 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -46,22 +45,23 @@ def subgroup_table(dataset: Dataset, split: Split) -> pd.DataFrame:
     for part in ("train", "val", "test"):
         parts[getattr(split, part)] = part
     in_train = parts == "train"
-    columns = {name: _grouped(values, name, in_train) for name, values in _columns(dataset)}
+    columns = {name: _grouped(values, name, in_train) for name, values in _columns(dataset).items()}
     table = pd.DataFrame({"sample": np.array(dataset.sample_ids, dtype=object), "split": parts})
-    table = table.assign(**{GROUPED_BY + name: groups for name, groups in columns.items()})
-    return table[parts != ""].reset_index(drop=True)
+    for name, groups in columns.items():
+        table[GROUPED_BY + name] = groups
+    return table.loc[parts != ""].reset_index(drop=True)
 
 
-def _columns(dataset: Dataset) -> Iterator[tuple[str, pd.Series]]:
+def _columns(dataset: Dataset) -> dict[str, pd.Series]:
     """View, structured and declared columns; a name that comes again is the same column."""
     found: dict[str, pd.Series] = {}
     if dataset.views is not None:
         views = pd.Series(pd.Categorical([view or None for view in dataset.views]))
         found[dataset.card.columns.view or "view"] = views
     for frame in (dataset.structured, dataset.subgroups):
-        for name in () if frame is None else frame.columns:
-            found.setdefault(str(name), frame[name])
-    yield from found.items()
+        if frame is not None:
+            found |= {str(name): frame[name] for name in frame if str(name) not in found}
+    return found
 
 
 def _grouped(values: pd.Series, name: str, in_train: NDArray[np.bool_]) -> pd.Categorical:

@@ -16,8 +16,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from benchmark.data.subgroups import GROUPED_BY
 from benchmark.errors import BadInput
 from benchmark.evaluate.compare import Side, exchanged, shared_groups
+from benchmark.evaluate.detail import Prevalence, Scope, detail
+from benchmark.evaluate.detail_records import Detail
 from benchmark.evaluate.metrics import primary_metric
 from benchmark.evaluate.ranking import JointRank, Rank, joint_ranks, ranks
 from benchmark.evaluate.resample import percentile_interval, plug_in, replicate
@@ -27,7 +30,7 @@ from benchmark.result import CellResult, Estimate, Number, RunRecord, digest
 
 Floats = NDArray[np.float64]
 
-ANALYSIS_VERSION = 1
+ANALYSIS_VERSION = 2
 """Raised whenever the same predictions would give another analysis: an older one is not read again."""
 
 RANKED_BY = "probe_standard"
@@ -111,6 +114,8 @@ class Analysis(_Record):
     """The naive row that is best on validation among those that read no report; empty where there is none."""
     skill: dict[str, SkillRecord] = {}
     """Cell -> its gain over that row, for every other row that reads pictures alone."""
+    details: dict[str, Detail] = {}
+    """Cell -> a close look at it, for the row that stands for each model, whatever it reads."""
     left_out: dict[str, str] = {}
     """Cell -> why it is in none of these."""
 
@@ -165,26 +170,34 @@ def choose(results: Sequence[CellResult], metric: str) -> Choice:
 # --------------------------------------------------------------------------------------------- the whole
 
 
-def identity(record: RunRecord, results: Sequence[CellResult]) -> str:
+def identity(record: RunRecord, results: Sequence[CellResult], samples: pd.DataFrame | None) -> str:
     """Digest of all that an analysis is made from: whoever has an analysis of the same digest need not make it."""
     cells = [
         (result.id, result.status, result.primary_space, on_validation(result, primary_metric(record.dataset.task)))
         for result in results
     ]
     values = [[*cell[:3], None if math.isnan(cell[3]) else cell[3]] for cell in cells]
-    return digest([ANALYSIS_VERSION, record.split.fingerprint, record.replicates, values])
+    groups = None if samples is None else samples.to_csv(index=False)
+    settings = [record.replicates, record.criterion, record.dataset.prevalence, groups]
+    return digest([ANALYSIS_VERSION, record.split.fingerprint, settings, values])
 
 
-def analyse(record: RunRecord, results: Sequence[CellResult], predictions: Callable[[str], pd.DataFrame]) -> Analysis:
+def analyse(
+    record: RunRecord,
+    results: Sequence[CellResult],
+    predictions: Callable[[str], pd.DataFrame],
+    samples: pd.DataFrame | None = None,
+) -> Analysis:
     """Read a run's rows together.
 
     Args:
         record: of the run.
         results: its cells, in the order of the plan.
         predictions: gives the table of a finished cell (see ``predictions``).
+        samples: which subgroups each sample is in (see ``benchmark.data.subgroups``), where that was recorded.
 
     Raises:
-        BadInput: where rows were not scored on the same test samples.
+        BadInput: where rows were not scored on the same test samples, or ``samples`` lacks some of them.
     """
     metric = primary_metric(record.dataset.task)
     done = [result for result in results if result.status == "done"]
@@ -198,7 +211,8 @@ def analyse(record: RunRecord, results: Sequence[CellResult], predictions: Calla
     chosen = choose([result for result in done if result.id in sides], metric)
     rows = [result for result in done if result.id in sides and competes(result)]
     best = [result.id for result in rows if chosen.best.get(result.spec.model) == result.id]
-    found = Analysis(of=identity(record, results), metric=metric, replicates=record.replicates, left_out=left_out)
+    of = identity(record, results, samples)
+    found = Analysis(of=of, metric=metric, replicates=record.replicates, left_out=left_out)
     if not sides:
         return found
     yardstick = best_naive([result for result in done if result.id in sides], metric)
@@ -206,6 +220,7 @@ def analyse(record: RunRecord, results: Sequence[CellResult], predictions: Calla
         update={
             **_standings([(cell, sides[cell]) for cell in best], record.replicates),
             **_together(rows, best, yardstick, sides, metric, record.replicates),
+            "details": {cell: _detail(record, sides[cell], samples) for cell in chosen.best.values()},
         }
     )
 
@@ -278,6 +293,42 @@ def _together(
             for cell, gain, after in zip(cells, gains, adjust(p), strict=True)
         }
     return found
+
+
+def _detail(record: RunRecord, side: Side, samples: pd.DataFrame | None) -> Detail:
+    (test,) = side.rows(RANKED_BY)
+    (val,) = side.rows(RANKED_BY, part="val")
+    return detail(val, test, _scope(record), _subgroups(test, samples))
+
+
+def _scope(record: RunRecord) -> Scope:
+    """Prevalences are the card's where it states one, else those of the train split."""
+    train, n = record.split.class_counts["train"], record.split.n["train"]
+    prevalences = {name: Prevalence(count / n if n else math.nan, "train") for name, count in train.items()}
+    if record.dataset.prevalence is not None:
+        prevalences[record.dataset.classes[-1]] = Prevalence(record.dataset.prevalence, "card")
+    return Scope(
+        task=record.dataset.task,
+        classes=record.dataset.classes,
+        criterion=record.criterion,
+        prevalences=prevalences,
+        replicates=record.replicates,
+        fingerprint=record.split.fingerprint,
+    )
+
+
+def _subgroups(test: pd.DataFrame, samples: pd.DataFrame | None) -> dict[str, pd.Categorical]:
+    """Column -> the group of each test row."""
+    if samples is None:
+        return {}
+    place = pd.Index(samples["sample"]).get_indexer(test["sample"])
+    if (place < 0).any():
+        raise BadInput(
+            f"samples.parquet lacks {(place < 0).sum()} test samples that have predictions; the command of the run, given "
+            "again, writes it anew"
+        )
+    columns = [name for name in samples if str(name).startswith(GROUPED_BY)]
+    return {str(name).removeprefix(GROUPED_BY): pd.Categorical(samples[name].iloc[place]) for name in columns}
 
 
 def _gain(value: float, drawn: Floats, groups: NDArray[np.int64]) -> Estimate:

@@ -55,8 +55,11 @@ class Band(_Record):
     high: Numbers = ()
 
 
-class Decision(_Record):
-    """Net benefit of acting on the scaled probability (Vickers and Elkin 2006), in true positives per test sample."""
+class NetBenefit(_Record):
+    """The decision curve: net benefit of acting on the scaled probability, in true positives per test sample.
+
+    Source: Vickers and Elkin 2006.
+    """
 
     thresholds: Numbers
     """Probabilities from which on one would act."""
@@ -113,7 +116,7 @@ class Question(_Record):
     roc_band: Band = Band()
     precision_recall: Line = Line()
     precision_recall_band: Band = Band()
-    decision: Decision | None = None
+    decision: NetBenefit | None = None
     """None where there is no temperature."""
     breakdowns: tuple[Breakdown, ...] = ()
 
