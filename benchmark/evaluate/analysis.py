@@ -324,8 +324,8 @@ def _subgroups(test: pd.DataFrame, samples: pd.DataFrame | None) -> dict[str, pd
     place = pd.Index(samples["sample"]).get_indexer(test["sample"])
     if (place < 0).any():
         raise BadInput(
-            f"samples.parquet lacks {(place < 0).sum()} test samples that have predictions; the command of the run, given "
-            "again, writes it anew"
+            f"samples.parquet lacks {(place < 0).sum()} of the test samples; the command of the run, given again, "
+            "writes it anew"
         )
     columns = [name for name in samples if str(name).startswith(GROUPED_BY)]
     return {str(name).removeprefix(GROUPED_BY): pd.Categorical(samples[name].iloc[place]) for name in columns}
