@@ -10,6 +10,7 @@ import numpy as np
 from benchmark.result import MAPS_EVALUATOR, CellResult, Maps, ModelRecord, PictureMaps, RunRecord
 from leaderboards import pictures
 from leaderboards.columns import compact, find, interval, signed
+from leaderboards.detail_view import DetailShown, detail_of
 from leaderboards.figures import Curve
 from leaderboards.view import Page, Row, page_name, stand_in
 
@@ -98,6 +99,8 @@ class ModelPage:
     """Best first."""
     failures: tuple[CellResult, ...]
     curves: tuple[Curve, ...]
+    detail: DetailShown | None
+    """Of the row that stands for the model; None where none does, or nothing was analysed."""
     seen: tuple[Seen, ...]
     explained: tuple[Explained, ...]
     """Variants with maps or a pointing game, the chosen one first."""
@@ -145,6 +148,7 @@ def _page(name: str, board: Page, maps: Mapping[str, Maps]) -> ModelPage:
         rows=rows,
         failures=failures,
         curves=tuple(curve for row in rows if (curve := _curve(row)) is not None),
+        detail=detail_of(rows, board.analysis),
         seen=seen,
         explained=explained,
         without_maps=_without_maps(rows, {each.row.result.id for each in explained if each.pictures}, board.run),

@@ -136,6 +136,8 @@ class Page:
     notices: tuple[Notice, ...]
     scale: tuple[float, float]
     chance: float
+    analysis: Analysis | None
+    """What the rows say together; None where nobody has asked."""
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -167,6 +169,7 @@ def make_page(run: RunRecord, results: Sequence[CellResult], analysis: Analysis 
         notices=tuple(_notices(run, rows, failures)),
         scale=scale,
         chance=chance,
+        analysis=analysis,
     )
 
 

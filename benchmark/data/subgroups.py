@@ -49,7 +49,8 @@ def subgroup_table(dataset: Dataset, split: Split) -> pd.DataFrame:
     table = pd.DataFrame({"sample": np.array(dataset.sample_ids, dtype=object), "split": parts})
     for name, groups in columns.items():
         table[GROUPED_BY + name] = groups
-    return table.loc[parts != ""].reset_index(drop=True)
+    used: pd.DataFrame = table[parts != ""]
+    return used.reset_index(drop=True)
 
 
 def _columns(dataset: Dataset) -> dict[str, pd.Series]:
