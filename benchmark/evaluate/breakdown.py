@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 FEWEST_EVENTS = 10
-"""Positives, and negatives, that a group must have to be looked at."""
+"""Patients with a positive sample, and patients with a negative one, that a group must have to be looked at."""
 
 AUROC = primary_metric("binary")
 
@@ -63,7 +63,11 @@ def break_down(
         for name in values.categories
         if (values == name).any()
     }
-    seen = {key: _Within(question, decision, mask) for key, mask in cells.items() if _events_enough(question, mask)}
+    seen = {
+        key: _Within(question, decision, mask)
+        for key, mask in cells.items()
+        if _events(question, mask, groups) >= FEWEST_EVENTS
+    }
     areas = {key: plug_in(within)[AUROC] for key, within in seen.items()}
     gaps = {}
     for column in columns:
@@ -91,9 +95,9 @@ def break_down(
     )
 
 
-def _events_enough(question: Asked, mask: Bools) -> bool:
-    positives = int(question.positive[mask].sum())
-    return min(positives, int(mask.sum()) - positives) >= FEWEST_EVENTS
+def _events(question: Asked, mask: Bools, groups: NDArray[np.int64]) -> int:
+    """Patients on the smaller side: many pictures of few patients are few events."""
+    return min(len(np.unique(groups[mask & side])) for side in (question.positive, ~question.positive))
 
 
 def _group(name: str, question: Asked, mask: Bools, found: Mapping[str, Estimate] | None) -> Group:

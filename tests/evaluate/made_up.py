@@ -14,7 +14,7 @@ def predictions(task: Task, classes: tuple[str, ...], *, n_val: int = 90, n_test
     rng = np.random.default_rng(seed)
     n, count = n_val + n_test, len(classes)
     if task == "multilabel":
-        labels = (rng.random((n, count)) < np.linspace(0.3, 0.5, count)).astype(np.int64)
+        labels = (rng.random((n, count)) < np.linspace(0.45, 0.5, count)).astype(np.int64)
         scores = expit(1.6 * labels - 0.8 + rng.normal(0, 1.2, (n, count)))
         truth = {f"label_{c}": labels[:, c] for c in range(count)}
     else:

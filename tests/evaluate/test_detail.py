@@ -290,11 +290,25 @@ def test_group_with_few_events_says_nothing_but_how_many_samples_it_has():
 def test_ten_positives_and_ten_negatives_are_enough(positives, hidden):
     table = predictions("binary", CLASSES["binary"])
     _, test = parts(table)
+    table["group"] = np.arange(len(table))  # one sample a patient
     wanted = test.index[:30]
     table.loc[wanted, "label"] = (np.arange(30) < positives).astype(int)
     groups = pd.Categorical(np.where(test.index.isin(wanted), "few", "others"))
     found = detail(*parts(table), scope("binary"), {"x": groups})
     assert found.questions[0].breakdowns[0].groups[0].hidden is hidden
+
+
+def test_many_samples_of_few_patients_are_few_events():
+    table = predictions("binary", CLASSES["binary"])
+    test = parts(table)[1]
+    patients = np.unique(test["group"])
+    table["label"] = (table["group"] % 2).astype(np.int64)  # of each patient all samples are alike
+    groups = pd.Categorical(np.where(test["group"].isin(patients[:18]), "nine on each side", "eleven on each side"))
+    found = detail(*parts(table), scope("binary"), {"x": groups})
+    assert [(g.name, g.n, g.hidden) for g in found.questions[0].breakdowns[0].groups] == [
+        ("eleven on each side", 66, False),
+        ("nine on each side", 54, True),
+    ]
 
 
 # --------------------------------------------------------------------------------------------- what is undefined
