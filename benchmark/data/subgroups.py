@@ -74,7 +74,8 @@ def _grouped(values: pd.Series, name: str, in_train: NDArray[np.bool_]) -> pd.Ca
         names = [f"under {AGES[0]}", *(f"{a} to {b - 1}" for a, b in pairwise(AGES))]
         return _banded(numbers, edges, [*names, f"{AGES[-1]} and over"])
     known = numbers[in_train & ~np.isnan(numbers)]
-    edges = np.unique(np.quantile(known if len(known) else numbers[~np.isnan(numbers)], [1 / 3, 2 / 3]))
+    known = known if len(known) else numbers[~np.isnan(numbers)]
+    edges = np.unique(np.quantile(known, [1 / 3, 2 / 3], method="higher"))  # values that occur, and can be written
     shown = [f"{edge:.6g}" for edge in edges]
     between = [f"{a} to below {b}" for a, b in pairwise(shown)]
     return _banded(numbers, edges, [f"below {shown[0]}", *between, f"{shown[-1]} and over"])

@@ -5,7 +5,7 @@ Groups with few events are not looked at: figures of a handful of patients misle
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from benchmark.evaluate.detail_records import Breakdown, Group
 from benchmark.evaluate.metrics import Areas, primary_metric
 from benchmark.evaluate.question import Asked, Shares, rates
-from benchmark.evaluate.resample import Statistic, estimates, plug_in
+from benchmark.evaluate.resample import Statistic, plug_in
 from benchmark.result import Estimate
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Codes = NDArray[np.int64]
 
 FEWEST_EVENTS = 10
 """Patients with a positive sample, and patients with a negative one, that a group must have to be looked at."""
@@ -35,16 +36,14 @@ class Decision:
     why_not: str = ""
 
 
+Estimator = Callable[[Sequence[Statistic]], list[dict[str, Estimate]]]
+"""Gives figures with intervals over the resamples that all rows of a run share."""
+
+
 def break_down(
-    question: Asked,
-    decision: Decision,
-    columns: Mapping[str, pd.Categorical],
-    groups: NDArray[np.int64],
-    *,
-    replicates: int,
-    fingerprint: str,
-) -> tuple[Breakdown, ...]:
-    """Look at every group of every column.
+    question: Asked, decision: Decision, column: str, values: pd.Categorical, groups: Codes, estimator: Estimator
+) -> Breakdown:
+    """Look at every group of one column.
 
     The gap is between the groups that are best and worst on the test split itself. These were picked for being far
     apart, which its interval does not know of: with many groups a gap is to be expected without any true one.
@@ -52,50 +51,32 @@ def break_down(
     Args:
         question: Truth and scores of the n test samples.
         decision: At the operating point of all groups.
-        columns: Name -> the group of each test sample, in the order in which groups are shown.
+        column: Its name.
+        values: (n,) the group of each test sample; its categories are in the order in which groups are shown.
         groups: (n,) patient of each sample.
-        replicates: Number of resamples, which are those of every other figure.
-        fingerprint: Of the split; seeds them.
+        estimator: Of the intervals.
     """
-    cells = {
-        (column, str(name)): np.asarray(values == name)
-        for column, values in columns.items()
-        for name in values.categories
-        if (values == name).any()
-    }
+    masks = {str(name): np.asarray(values == name) for name in values.categories if (values == name).any()}
     seen = {
-        key: _Within(question, decision, mask)
-        for key, mask in cells.items()
+        name: _Within(question, decision, mask)
+        for name, mask in masks.items()
         if _events(question, mask, groups) >= FEWEST_EVENTS
     }
-    areas = {key: plug_in(within)[AUROC] for key, within in seen.items()}
-    gaps = {}
-    for column in columns:
-        of_column = [key for key in seen if key[0] == column]
-        if len(of_column) > 1:
-            best, worst = max(of_column, key=areas.__getitem__), min(of_column, key=areas.__getitem__)
-            gaps[column] = best[1], worst[1], _Gap(seen[best], seen[worst])
-    statistics: list[Statistic] = [*seen.values(), *(gap for _, _, gap in gaps.values())]
-    found = estimates(statistics, groups, replicates=replicates, fingerprint=fingerprint) if statistics else []
-    of_groups = dict(zip(seen, found, strict=False))
-    of_gaps = dict(zip(gaps, found[len(seen) :], strict=True))
-    return tuple(
-        Breakdown(
-            column=column,
-            groups=tuple(
-                _group(key[1], question, mask, of_groups.get(key)) for key, mask in cells.items() if key[0] == column
-            ),
-            **(
-                {"best": gaps[column][0], "worst": gaps[column][1], "gap": of_gaps[column][AUROC]}
-                if column in gaps
-                else {}
-            ),
-        )
-        for column in columns
+    areas = {name: plug_in(within)[AUROC] for name, within in seen.items()}
+    best, worst = (max(areas, key=areas.__getitem__), min(areas, key=areas.__getitem__)) if len(areas) > 1 else ("", "")
+    gaps = [_Gap(seen[best], seen[worst])] if best else []
+    found = estimator([*seen.values(), *gaps]) if seen else []
+    figures = dict(zip(seen, found, strict=False))
+    return Breakdown(
+        column=column,
+        groups=tuple(_group(name, question, mask, figures.get(name)) for name, mask in masks.items()),
+        best=best,
+        worst=worst,
+        gap=found[-1][AUROC] if gaps else None,
     )
 
 
-def _events(question: Asked, mask: Bools, groups: NDArray[np.int64]) -> int:
+def _events(question: Asked, mask: Bools, groups: Codes) -> int:
     """Patients on the smaller side: many pictures of few patients are few events."""
     return min(len(np.unique(groups[mask & side])) for side in (question.positive, ~question.positive))
 

@@ -135,13 +135,9 @@ def _question(i: int, question: Asked, row: _Row, columns: Mapping[str, pd.Categ
             for (name, threshold, decision), figures in zip(points, row.estimates(statistics), strict=True)
         ),
         **_curves(i, question, row)._asdict(),
-        breakdowns=break_down(
-            question,
-            points[0][2],
-            columns,
-            row.groups,
-            replicates=row.scope.replicates,
-            fingerprint=row.scope.fingerprint,
+        breakdowns=tuple(
+            break_down(question, points[0][2], column, values, row.groups, row.estimates)
+            for column, values in columns.items()
         ),
     )
 
