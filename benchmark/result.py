@@ -4,6 +4,7 @@
     runs/<name>/cells/<id>.json       CellResult
     runs/<name>/predictions/<id>.parquet
     runs/<name>/maps/<id>.npz         Maps, where pictures may be shown
+    runs/<name>/samples.parquet       which subgroups each sample is in; it stays here
     runs/<name>/analysis.json         what the cells say together, made from their predictions
     runs/<name>/leaderboard/          written by ``leaderboards``
 
@@ -227,6 +228,8 @@ class DatasetRecord(_Record):
     task: Task
     classes: tuple[str, ...]
     positive_class: str | None = None
+    prevalence: float | None = None
+    """Share of the positive class where a model would be used, as the dataset's card states it."""
     n: int
     has_reports: bool
     has_structured: bool
@@ -360,6 +363,11 @@ class RunRecord(_Record):
     def replicates(self) -> int:
         """Patient-level resamples behind its intervals."""
         return int(self.config["evaluation"]["replicates"])
+
+    @property
+    def criterion(self) -> Literal["youden", "f1"]:
+        """What thresholds that are chosen on val maximise there."""
+        return "f1" if self.config["evaluation"].get("threshold") == "f1" else "youden"
 
 
 # --------------------------------------------------------------------------------------------- maps

@@ -22,6 +22,7 @@ from benchmark.data.audit import audit, muted, refuse_leakage
 from benchmark.data.external import join
 from benchmark.data.manifest import Dataset, load
 from benchmark.data.split import Split, make_split, training_pairs
+from benchmark.data.subgroups import subgroup_table
 from benchmark.data.table import did_you_mean
 from benchmark.errors import BadInput, BenchmarkError, OutOfStep
 from benchmark.model import Modality, ReportedFigures
@@ -231,6 +232,7 @@ def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outco
         folder.forget(prepared.plan)
     at_a_time = worker_count(prepared.config, device.type)
     record = folder.begin(_record(prepared, provenance(device, at_a_time)))
+    folder.write_samples(subgroup_table(prepared.dataset, prepared.split))
     others = folder.cells() - set(record.cells)
     if others:
         reporter.say(
@@ -418,6 +420,7 @@ def _record(prepared: Prepared, provenance: dict[str, object]) -> RunRecord:
             task=card.task,
             classes=dataset.classes,
             positive_class=positive,
+            prevalence=card.prevalence,
             n=len(dataset),
             has_reports=dataset.reports is not None,
             has_structured=dataset.structured is not None,

@@ -72,9 +72,7 @@ class RunFolder:
         else:  # pictures that an earlier run was allowed to show
             self._maps(result.id).unlink(missing_ok=True)
         if predictions is not None:
-            buffer = io.BytesIO()
-            predictions.to_parquet(buffer, index=False)
-            write_atomically(self.path / "predictions" / f"{result.id}.parquet", buffer.getvalue())
+            _write_table(self.path / "predictions" / f"{result.id}.parquet", predictions)
         write_atomically(self._cell(result.id), result.model_dump_json(indent=1).encode())
 
     def read(self, cell: str) -> CellResult | None:
@@ -95,11 +93,20 @@ class RunFolder:
         Raises:
             Damaged: where the file is not what this version wrote.
         """
-        file = self.path / "predictions" / f"{cell}.parquet"
-        try:
-            return pd.read_parquet(file)
-        except ValueError as error:  # what pyarrow raises for bytes that are no Parquet is one
-            raise Damaged(f"{file}: not a table of predictions; run with --fresh to have it written anew") from error
+        return _read_table(self.path / "predictions" / f"{cell}.parquet", "predictions; run with --fresh")
+
+    def write_samples(self, samples: pd.DataFrame) -> None:
+        """Write which subgroups each sample is in (see ``benchmark.data.subgroups``)."""
+        _write_table(self._samples, samples)
+
+    def samples(self) -> pd.DataFrame | None:
+        """The subgroups of the samples; None where the version that ran this recorded none.
+
+        Raises:
+            Damaged: where the file is not what this version wrote.
+        """
+        known = self._samples.exists()
+        return _read_table(self._samples, "subgroups; give the command of the run again") if known else None
 
     def has_maps(self, cell: str) -> bool:
         """Whether a cell has similarity maps."""
@@ -123,15 +130,15 @@ class RunFolder:
         """What the rows say together: as it was written here for the same rows, or made from their predictions."""
         from benchmark.evaluate.analysis import Analysis, analyse, identity
 
-        file = self.path / "analysis.json"
+        file, samples = self.path / "analysis.json", self.samples()
         if file.exists():
             try:
                 before = Analysis.model_validate_json(file.read_bytes())
             except ValidationError:  # of another version, or damaged: it is made anew
                 before = None
-            if before is not None and before.of == identity(record, results):
+            if before is not None and before.of == identity(record, results, samples):
                 return before
-        made = analyse(record, results, self.predictions)
+        made = analyse(record, results, self.predictions, samples)
         write_atomically(file, made.model_dump_json(indent=1).encode())
         return made
 
@@ -213,6 +220,10 @@ class RunFolder:
         finally:
             lock.release()
 
+    @property
+    def _samples(self) -> Path:
+        return self.path / "samples.parquet"
+
     def _cell(self, cell: str) -> Path:
         return self.path / "cells" / f"{cell}.json"
 
@@ -230,6 +241,19 @@ def read_record(folder: Path) -> RunRecord:
     if not file.exists():
         raise BadInput(f"{folder} is not a run folder: it has no run.json; give the folder that 'run --out' wrote")
     return _parse(RunRecord, file)
+
+
+def _write_table(file: Path, table: pd.DataFrame) -> None:
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    write_atomically(file, buffer.getvalue())
+
+
+def _read_table(file: Path, what: str) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(file)
+    except ValueError as error:  # what pyarrow raises for bytes that are no Parquet is one
+        raise Damaged(f"{file}: not a table of {what} to have it written anew") from error
 
 
 def _parse(kind: type[Record], file: Path) -> Record:

@@ -80,7 +80,7 @@ def _pages(board: Page, maps: Mapping[str, Maps]) -> Iterator[tuple[str, str]]:
     """File name and HTML of every page, the front page last: what it leads to is there when it is."""
     site = _site(board)
     for model in make_model_pages(board, maps):
-        yield model.file, _render_model(model, site)
+        yield model.file, render_model(model, site)
     yield "data.html", fill("data.html.j2", site=site, here="data.html", run=board.run, board=board)
     yield "protocol.html", fill("protocol.html.j2", site=site, here="protocol.html", run=board.run, board=board)
     if ablation := make_ablation(board):
@@ -170,7 +170,7 @@ def _render_index(page: Page, site: Site) -> str:
     )
 
 
-def _render_model(page: ModelPage, site: Site) -> str:
+def render_model(page: ModelPage, site: Site = ()) -> str:
     """The page of one model. It needs no script, and allows none."""
     return fill(
         "model.html.j2",

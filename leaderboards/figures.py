@@ -39,9 +39,14 @@ PALETTE: dict[str, str] = dict(zip(REGIMES, sns.color_palette("colorblind").as_h
 }
 """Seaborn's colour-blind safe palette; the marker says the same thing again."""
 
-CSS_COLOURS = {INK: "--ink", MUTED: "--muted", LINE: "--line", PAPER: "--surface"} | {
-    PALETTE[regime]: f"--{regime}" for regime in REGIMES
-}
+CLASS_COLOURS = tuple(f"#0000{i:02x}" for i in range(1, 9))
+"""Stand-ins for the colours of classes, which are ``--class-0`` to ``--class-7``."""
+
+CSS_COLOURS = (
+    {INK: "--ink", MUTED: "--muted", LINE: "--line", PAPER: "--surface"}
+    | {PALETTE[regime]: f"--{regime}" for regime in REGIMES}
+    | {colour: f"--class-{i}" for i, colour in enumerate(CLASS_COLOURS)}
+)
 """Drawn colour -> the CSS variable that replaces it; INK and its like are stand-ins, seen nowhere else."""
 
 MARKERS = {"frozen": "o", "heads": "s", "full": "D", REFERENCE: "X"}
@@ -125,7 +130,7 @@ def quality(points: Sequence[Point], *, metric: str, chance: float) -> Markup | 
     if not points:
         return None
     models = _by_best(points)
-    with _style():
+    with style():
         figure = Figure(figsize=(WIDTH_IN, max(4.4, 0.95 + 0.42 * len(models))), layout="constrained")
         axes = figure.subplots()
         for point in (point for point in points if point.reference):
@@ -136,7 +141,7 @@ def quality(points: Sequence[Point], *, metric: str, chance: float) -> Markup | 
             axes.hlines(*ends, color=PALETTE[point.group], linewidth=2.2, zorder=4)
         _scatter(axes, _frame(points, models, offsets), x="value", y="row")
         axes.set(xlabel=f"{metric} on test", ylabel="", ylim=(len(models) - 0.4, -0.6))
-        axes.set_yticks(range(len(models)), [_short(model) for model in models])
+        axes.set_yticks(range(len(models)), [short(model) for model in models])
         axes.grid(visible=False, axis="y")
         if not math.isnan(chance):
             axes.axvline(chance, color=MUTED, linewidth=1.1, linestyle=(0, (5, 3)), zorder=1)
@@ -150,7 +155,7 @@ def quality(points: Sequence[Point], *, metric: str, chance: float) -> Markup | 
                 fontsize=9,
                 va="top",
             )
-        return _inline(figure, "quality", f"{metric} on test of every variant, by model", _in_words(points))
+        return inline(figure, "quality", f"{metric} on test of every variant, by model", _in_words(points))
 
 
 def speed(points: Sequence[Point], *, metric: str) -> Markup | None:
@@ -163,7 +168,7 @@ def speed(points: Sequence[Point], *, metric: str) -> Markup | None:
     if not timed:
         return None
     front = pareto_front([point for point in timed if point.chosen])
-    with _style():
+    with style():
         figure = Figure(figsize=(NARROW_IN, 4.4), layout="constrained")
         axes = figure.subplots()
         _log_axis(axes, [point.images_per_s for point in timed])
@@ -180,7 +185,7 @@ def speed(points: Sequence[Point], *, metric: str) -> Markup | None:
         axes.margins(y=0.12)
         _name_points(axes, [point for point in timed if point.chosen])
         words = f"{_in_words(timed)} Beaten by none in both: {', '.join(point.model for point in front) or 'nobody'}."
-        return _inline(figure, "speed", f"{metric} on test against images per second", words)
+        return inline(figure, "speed", f"{metric} on test against images per second", words)
 
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:
@@ -222,7 +227,7 @@ def panels(marks: Sequence[Mark], *, metric: str, lines: Mapping[str, float]) ->
     names, rows = (list(dict.fromkeys(getattr(mark, axis) for mark in marks)) for axis in ("panel", "row"))
     groups = [group for group in (*PALETTE, REPORTED) if any(mark.group == group for mark in marks)]
     shift = {group: SPREAD * (i - (len(groups) - 1) / 2) for i, group in enumerate(groups)}
-    with _style():
+    with style():
         across = min(len(names), PANELS_ACROSS)
         down = math.ceil(len(names) / across)
         figure = Figure(figsize=(WIDTH_IN, 1.1 + (0.4 + 0.42 * len(rows)) * down), layout="constrained")
@@ -234,14 +239,14 @@ def panels(marks: Sequence[Mark], *, metric: str, lines: Mapping[str, float]) ->
                 panel.axvline(value, color=MUTED, linewidth=0.9, linestyle=(0, (1, 3)), zorder=1)
             for mark in (mark for mark in marks if mark.panel == name):
                 _mark(panel, mark, rows.index(mark.row) + shift[mark.group])
-            panel.set_title(_short(name), fontsize=10.5, loc="left")
+            panel.set_title(short(name), fontsize=10.5, loc="left")
             panel.set(ylim=(len(rows) - 0.4, -0.6))
             panel.grid(visible=False, axis="y")
-        grid[0].set_yticks(range(len(rows)), [_short(row) for row in rows])
+        grid[0].set_yticks(range(len(rows)), [short(row) for row in rows])
         figure.supxlabel(f"{metric} on test", color=MUTED, fontsize=10.5)
         handles = [Line2D([], [], label=group, **_look(group)) for group in groups]
         figure.legend(handles=handles, loc="outside upper left", ncols=len(groups), handletextpad=0.1)
-        return _inline(figure, "panels", f"{metric} on test, by model and row", _marks_in_words(marks))
+        return inline(figure, "panels", f"{metric} on test, by model and row", _marks_in_words(marks))
 
 
 def _mark(axes: Axes, mark: Mark, at: float) -> None:
@@ -286,7 +291,7 @@ def interaction(means: Sequence[CellMean], *, metric: str) -> Markup | None:
         return None
     heads = list(dict.fromkeys(mean.head for mean in drawn))
     texts = list(dict.fromkeys(mean.augmentation for mean in drawn))
-    with _style():
+    with style():
         figure = Figure(figsize=(WIDTH_IN, 3.4), layout="constrained")
         for axes, regime in zip(figure.subplots(1, len(regimes), sharey=True, squeeze=False)[0], regimes, strict=True):
             for i, text in enumerate(texts):
@@ -299,8 +304,8 @@ def interaction(means: Sequence[CellMean], *, metric: str) -> Markup | None:
                 ]
                 axes.vlines(at, [low for low, _ in ends], [high for _, high in ends], color=MUTED, linewidth=1.2)
                 look = {"color": INK, "linestyle": DASHES[i % len(DASHES)], "marker": "osD^v"[i % 5]}
-                axes.plot(at, values, label=_short(text), markersize=6, linewidth=1.4, zorder=3, **look)
-            axes.set_xticks(range(len(heads)), [_short(head) for head in heads], color=MUTED)
+                axes.plot(at, values, label=short(text), markersize=6, linewidth=1.4, zorder=3, **look)
+            axes.set_xticks(range(len(heads)), [short(head) for head in heads], color=MUTED)
             axes.set_title(regime, fontsize=10.5, loc="left")
             axes.tick_params(axis="y", labelcolor=MUTED)
             axes.margins(x=0.2)
@@ -308,7 +313,7 @@ def interaction(means: Sequence[CellMean], *, metric: str) -> Markup | None:
         first.set_ylabel(f"Mean {metric}")
         figure.legend(*first.get_legend_handles_labels(), loc="outside upper left", ncols=len(texts))
         said = [f"{m.regime}, {m.augmentation}, {m.head}: {m.estimate.value:.3f}" for m in drawn]
-        return _inline(
+        return inline(
             figure, "interaction", f"Mean {metric} of each augmentation with each head", f"{'; '.join(said)}."
         )
 
@@ -339,12 +344,12 @@ def losses(curves: Sequence[Curve]) -> Markup | None:
         return None
     frame = pd.DataFrame(
         [
-            {"epoch": epoch, "loss": loss, "variant": i, "regime": c.regime, "texts": _short(c.augmentation)}
+            {"epoch": epoch, "loss": loss, "variant": i, "regime": c.regime, "texts": short(c.augmentation)}
             for i, c in enumerate(curves)
             for epoch, loss in enumerate(c.losses, start=1)
         ]
     )
-    with _style():
+    with style():
         figure = Figure(figsize=(WIDTH_IN, 3.6), layout="constrained")
         axes = figure.subplots()
         sns.lineplot(
@@ -367,10 +372,11 @@ def losses(curves: Sequence[Curve]) -> Markup | None:
         for line in legend.get_lines():  # seaborn's own grey of the dashes would be one of no colour scheme
             line.set_color(line.get_color() if line.get_color() in PALETTE.values() else INK)
         words = "; ".join(f"{c.variant}: from {c.losses[0]:.3f} to {c.losses[-1]:.3f}" for c in curves)
-        return _inline(figure, "losses", "Training loss by epoch of every trained variant", f"{words}.")
+        return inline(figure, "losses", "Training loss by epoch of every trained variant", f"{words}.")
 
 
-def _style() -> AbstractContextManager[None]:
+def style() -> AbstractContextManager[None]:
+    """Matplotlib's settings while a chart is drawn."""
     return mpl.rc_context(STYLE)
 
 
@@ -452,7 +458,7 @@ def _name_points(axes: Axes, points: Sequence[Point]) -> None:
         floor = at + gap
         right = point.images_per_s <= middle
         axes.annotate(
-            _short(point.model),
+            short(point.model),
             (point.images_per_s, point.value),
             xytext=(12 if right else -12, (at - point.value) / (high - low) * AXES_HEIGHT_PT),
             textcoords="offset points",
@@ -463,7 +469,8 @@ def _name_points(axes: Axes, points: Sequence[Point]) -> None:
         )
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A name as far as it fits beside a chart."""
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
@@ -481,7 +488,7 @@ def _in_words(points: Sequence[Point]) -> str:
 # --------------------------------------------------------------------------------------------- SVG
 
 
-def _inline(figure: Figure, name: str, title: str, description: str) -> Markup:
+def inline(figure: Figure, name: str, title: str, description: str) -> Markup:
     """Draw a figure into an SVG element that can stand in a page."""
     drawn = io.StringIO()
     with warnings.catch_warnings():

@@ -10,6 +10,7 @@ import numpy as np
 from benchmark.result import MAPS_EVALUATOR, CellResult, Maps, ModelRecord, PictureMaps, RunRecord
 from leaderboards import pictures
 from leaderboards.columns import compact, find, interval, signed
+from leaderboards.detail_view import DetailShown, detail_of
 from leaderboards.figures import Curve
 from leaderboards.view import Page, Row, page_name, stand_in
 
@@ -103,6 +104,8 @@ class ModelPage:
     curves: tuple[Curve, ...]
     """Losses of the chosen variant and the best others."""
     curves_left_out: int
+    detail: DetailShown | None
+    """Of the row that stands for the model; None where none does, or nothing was analysed."""
     seen: tuple[Seen, ...]
     explained: tuple[Explained, ...]
     """Variants with maps or a pointing game, the chosen one first."""
@@ -152,6 +155,7 @@ def _page(name: str, board: Page, maps: Mapping[str, Maps]) -> ModelPage:
         failures=failures,
         curves=tuple(curves[:MOST_CURVES]),
         curves_left_out=max(0, len(curves) - MOST_CURVES),
+        detail=detail_of(rows, board.analysis),
         seen=seen,
         explained=explained,
         without_maps=_without_maps(rows, {each.row.result.id for each in explained if each.pictures}, board.run),

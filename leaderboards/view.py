@@ -128,6 +128,7 @@ class Page:
 
     run: RunRecord
     analysis: Analysis | None
+    """What the rows say together; None where nobody has asked."""
     metric: str
     columns: tuple[Column, ...]
     best: Table

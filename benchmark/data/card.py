@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.data.table import SUFFIXES, did_you_mean, read_table, read_text
 from benchmark.errors import BadInput
@@ -45,11 +45,16 @@ class DatasetCard(BaseModel):
     """Value in the manifest -> class name, in class order; values may share a name. For multilabel: column -> name."""
     positive_class: str | None = None
     """Binary only: the class name that counts as positive."""
+    prevalence: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Binary only: share of the positive class where the model would be used, for predictive values; default: that of
+    the train split."""
     prompts: dict[str, tuple[str, ...]] = {}
     """Class name -> sentences for zero-shot classification."""
     mask_words: tuple[str, ...] = ()
     """Words of a report that speak of what the masks cover: the pointing game is played on phrases with one of them."""
     structured: dict[str, Literal["number", "category"]] = {}
+    subgroups: dict[str, Literal["number", "category"]] = {}
+    """Columns that figures are broken down by, beside the view and the structured ones; no model sees them."""
     rows: dict[str, tuple[str, ...]] = {}
     """Row filter: column -> values that count; all filters must hold."""
     require_report: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -126,6 +126,8 @@ def read_labels(
         The class names (a binary task's positive class last) and (n,) class indices, or (n, C) of 0/1 for multilabel;
         -1 where a cell cannot be used.
     """
+    if card.prevalence is not None and card.task != "binary":
+        problems.add("the card's field 'prevalence' is for binary tasks only")
     if card.task == "multilabel":
         return _multilabel(table, card, problems)
     if not isinstance(card.label, str):
@@ -198,16 +200,19 @@ def check_split(
             problems.add_between_rows(position, str(card.columns.split), text)
 
 
-def read_structured(table: pd.DataFrame, card: DatasetCard, problems: Problems) -> pd.DataFrame | None:
-    """Read the structured columns: float64 for numbers (NaN missing), category for categories; empty ones left out."""
+def read_declared(
+    table: pd.DataFrame, card: DatasetCard, field: Literal["structured", "subgroups"], problems: Problems
+) -> pd.DataFrame | None:
+    """Read the columns of a field: float64 for numbers (NaN missing), category for categories; empty ones left out."""
     reserved = {card.label} if isinstance(card.label, str) else set(card.label)
     reserved |= {card.columns.image, card.columns.patient_id or "", card.columns.sample_id or ""}
+    declared = card.structured if field == "structured" else card.subgroups
     columns: dict[str, pd.Series] = {}
-    for column, kind in card.structured.items():
+    for column, kind in declared.items():
         if column in reserved:
-            problems.add(f"the card's field 'structured' has {column!r}, which is the label, an id or the image")
+            problems.add(f"the card's field '{field}' has {column!r}, which is the label, an id or the image")
             continue
-        words = read_optional(table, column, "structured", problems)
+        words = read_optional(table, column, field, problems)
         if words is not None:
             columns[column] = _numbers(words, column, problems) if kind == "number" else _categories(words)
     return pd.DataFrame(columns) if columns else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import overload
+from typing import Literal, overload
 
 import numpy as np
 import pandas as pd
@@ -38,18 +38,20 @@ def join(train: Dataset, test: Dataset, *, seed: int = 0) -> Dataset:
     kept = np.sort(np.concatenate([split.train, split.val]))
     parts = np.full(len(train), "train", dtype="<U5")
     parts[split.val] = "val"
-    structured, columns_left = _structured(train, kept, test)
+    structured, columns_left = _shared_columns("structured", train, kept, test)
+    subgroups, groups_left = _shared_columns("subgroups", train, kept, test)
     left = [
         f"{len(split.test)} test samples of {train.card.name!r} are left out",
         *([f"{len(split.val)} validation samples were taken out of its training part"] if split.val_from_train else []),
         *columns_left,
+        *groups_left,
         *_one_sided("reports, which are kept", train.reports, test.reports),
         *_one_sided("masks, which are left out", train.masks, test.masks),
         *_one_sided("views, which are left out", train.views, test.views),
     ]
     by_patient = train.grouped_by == test.grouped_by == "patient"
     return Dataset(
-        card=_card(train, test, structured),
+        card=_card(train, test, structured, subgroups),
         classes=train.classes,
         sample_ids=_sample_ids(train, kept, test),
         rows=np.concatenate([train.rows[kept], _last_row(train) + test.rows]),
@@ -60,6 +62,7 @@ def join(train: Dataset, test: Dataset, *, seed: int = 0) -> Dataset:
         pixel_hashes=(*(train.pixel_hashes[i] for i in kept), *test.pixel_hashes),
         reports=_reports(train, kept, test),
         structured=structured,
+        subgroups=subgroups,
         given_split=np.concatenate([parts[kept], np.full(len(test), "test")]),
         views=(*(train.views[i] for i in kept), *test.views) if train.views and test.views else None,
         masks=_masks(train, kept, test),
@@ -88,7 +91,9 @@ def _check(train: Dataset, test: Dataset) -> None:
         )
 
 
-def _card(train: Dataset, test: Dataset, structured: pd.DataFrame | None) -> DatasetCard:
+def _card(
+    train: Dataset, test: Dataset, structured: pd.DataFrame | None, subgroups: pd.DataFrame | None
+) -> DatasetCard:
     """The first dataset's card, under both names, with what is to be said of both."""
     a, b = train.card, test.card
 
@@ -99,6 +104,8 @@ def _card(train: Dataset, test: Dataset, structured: pd.DataFrame | None) -> Dat
         update={
             "name": f"{a.name} tested on {b.name}",
             "structured": {} if structured is None else {str(name): a.structured[str(name)] for name in structured},
+            "subgroups": {} if subgroups is None else {str(name): a.subgroups[str(name)] for name in subgroups},
+            "prevalence": b.prevalence,
             "licence": both(a.licence, b.licence),
             "citation": both(a.citation, b.citation),
             # Figures, and the pictures that may be shown unasked, are of the test part alone.
@@ -166,18 +173,21 @@ def _masks(train: Dataset, kept: NDArray[np.int64], test: Dataset) -> _Masks | N
     return _Masks([*((train.masks, int(i)) for i in kept), *((test.masks, i) for i in range(len(test)))])
 
 
-def _structured(train: Dataset, kept: NDArray[np.int64], test: Dataset) -> tuple[pd.DataFrame | None, list[str]]:
+def _shared_columns(
+    field: Literal["structured", "subgroups"], train: Dataset, kept: NDArray[np.int64], test: Dataset
+) -> tuple[pd.DataFrame | None, list[str]]:
     """Columns that both datasets have, of one kind; and a clause about those that are left out."""
-    ours = {} if train.structured is None else {str(name): train.structured[name] for name in train.structured}
-    theirs = {} if test.structured is None else {str(name): test.structured[name] for name in test.structured}
-    shared = [n for n in ours if n in theirs and train.card.structured[n] == test.card.structured[n]]
+    frames = getattr(train, field), getattr(test, field)
+    ours, theirs = ({} if frame is None else {str(name): frame[name] for name in frame} for frame in frames)
+    kinds, other_kinds = getattr(train.card, field), getattr(test.card, field)
+    shared = [n for n in ours if n in theirs and kinds[n] == other_kinds[n]]
     dropped = sorted({*ours, *theirs} - set(shared))
-    clause = [f"structured columns that only one has are left out: {', '.join(dropped)}"] if dropped else []
+    clause = [f"{field} columns that only one has are left out: {', '.join(dropped)}"] if dropped else []
     if not shared:
         return None, clause
     columns = {}
     for name in shared:
-        category = train.card.structured[name] == "category"
+        category = kinds[name] == "category"
         pieces = [ours[name].iloc[kept], theirs[name]]
         joined = pd.concat([piece.astype(object) if category else piece for piece in pieces], ignore_index=True)
         columns[name] = joined.astype("category" if category else "float64")

@@ -66,6 +66,8 @@ class Dataset:
     """n report texts, None where a row has none; None where the dataset has no reports at all."""
     structured: pd.DataFrame | None = None
     """n rows of structured columns: float64 for numbers (NaN missing), category dtype for categories."""
+    subgroups: pd.DataFrame | None = None
+    """n rows of further columns, of the same types, that figures are broken down by; no model sees them."""
     given_split: NDArray[np.str_] | None = None
     """(n,) of ``train``, ``val``, ``test`` where the manifest says so."""
     views: tuple[str, ...] | None = None
@@ -118,7 +120,8 @@ def load(
     patients = None if patients is None else [canonical(patient) for patient in patients]
     parts = read.read_split(table, card, problems)
     reports = _read_reports(table, card, problems)
-    structured = read.read_structured(table, card, problems)
+    structured = read.read_declared(table, card, "structured", problems)
+    subgroups = read.read_declared(table, card, "subgroups", problems)
     views = read.read_optional(table, card.columns.view, "columns.view", problems)
     masks = read.read_optional(table, card.columns.mask, "columns.mask", problems)
     _check_masks(masks or (), str(card.columns.mask), root, problems)
@@ -153,6 +156,7 @@ def load(
         pixel_hashes=hashes,
         reports=tuple(reports[i] or None for i in keep) if reports and any(reports[i] for i in keep) else None,
         structured=None if structured is None else structured.iloc[keep].reset_index(drop=True),
+        subgroups=None if subgroups is None else subgroups.iloc[keep].reset_index(drop=True),
         given_split=None if parts is None else parts[keep],
         views=tuple(views[i] for i in keep) if views else None,
         masks=_Masks(tuple(masks[i] for i in keep), root) if masks else None,

@@ -79,6 +79,7 @@ def card(task: PhantomTask = "pain") -> DatasetCard:
         prompts=PROMPTS if pain else {},
         mask_words=("canal", "stenosis", "thecal sac"),
         structured={"age": "number", "sex": "category", "bmi": "number"},
+        subgroups={"level": "category", "sequence": "category"},
         licence="Apache-2.0",
         citation="Drawn by this program; no patient is in it.",
         synthetic=True,
@@ -113,6 +114,7 @@ def _dataset(n_patients: int, seed: int, size: int, scanner: Scanner, card: Data
         pixel_hashes=tuple(pixel_hash(p) for p in pictures),
         reports=tuple(table["report"]),
         structured=structured.reset_index(drop=True),
+        subgroups=table[["level", "sequence"]].astype("category").reset_index(drop=True),
         views=tuple(table["view"]),
         masks=[masks[i // len(CONTRASTS)] for i in range(len(table))],
     )

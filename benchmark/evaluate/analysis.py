@@ -16,8 +16,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from benchmark.data.subgroups import GROUPED_BY
 from benchmark.errors import BadInput
 from benchmark.evaluate.compare import Side, exchanged, shared_groups
+from benchmark.evaluate.detail import Prevalence, Scope, detail
+from benchmark.evaluate.detail_records import Detail
 from benchmark.evaluate.factorial import Factorial, factorial
 from benchmark.evaluate.metrics import primary_metric
 from benchmark.evaluate.ranking import Components, JointRank, Rank, components, joint_ranks, ranks
@@ -144,6 +147,8 @@ class Analysis(_Record):
     """What each axis does, over the rows that read pictures alone; None where there is no such row."""
     seeds: dict[str, SeedSpread] = {}
     """Cell -> the spread of its variant, for rows whose variant was run under several seeds."""
+    details: dict[str, Detail] = {}
+    """Cell -> a close look at it, for the row that stands for each model, whatever it reads."""
     left_out: dict[str, str] = {}
     """Cell -> why it is in none of these."""
 
@@ -198,26 +203,34 @@ def choose(results: Sequence[CellResult], metric: str) -> Choice:
 # --------------------------------------------------------------------------------------------- the whole
 
 
-def identity(record: RunRecord, results: Sequence[CellResult]) -> str:
+def identity(record: RunRecord, results: Sequence[CellResult], samples: pd.DataFrame | None) -> str:
     """Digest of all that an analysis is made from: whoever has an analysis of the same digest need not make it."""
     cells = [
         (result.id, result.status, result.primary_space, on_validation(result, primary_metric(record.dataset.task)))
         for result in results
     ]
     values = [[*cell[:3], None if math.isnan(cell[3]) else cell[3]] for cell in cells]
-    return digest([ANALYSIS_VERSION, record.split.fingerprint, record.replicates, values])
+    groups = None if samples is None else samples.to_csv(index=False)
+    settings = [record.replicates, record.criterion, record.dataset.prevalence, groups]
+    return digest([ANALYSIS_VERSION, record.split.fingerprint, settings, values])
 
 
-def analyse(record: RunRecord, results: Sequence[CellResult], predictions: Callable[[str], pd.DataFrame]) -> Analysis:
+def analyse(
+    record: RunRecord,
+    results: Sequence[CellResult],
+    predictions: Callable[[str], pd.DataFrame],
+    samples: pd.DataFrame | None = None,
+) -> Analysis:
     """Read a run's rows together.
 
     Args:
         record: of the run.
         results: its cells, in the order of the plan.
         predictions: gives the table of a finished cell (see ``predictions``).
+        samples: which subgroups each sample is in (see ``benchmark.data.subgroups``), where that was recorded.
 
     Raises:
-        BadInput: where rows were not scored on the same test samples.
+        BadInput: where rows were not scored on the same test samples, or ``samples`` lacks some of them.
     """
     metric = primary_metric(record.dataset.task)
     done = [result for result in results if result.status == "done"]
@@ -231,7 +244,8 @@ def analyse(record: RunRecord, results: Sequence[CellResult], predictions: Calla
     chosen = choose(done, metric)
     rows = [result for result in done if result.id in sides and competes(result)]
     best = [result.id for result in rows if chosen.best.get(result.spec.model) == result.id]
-    found = Analysis(of=identity(record, results), metric=metric, replicates=record.replicates, left_out=left_out)
+    of = identity(record, results, samples)
+    found = Analysis(of=of, metric=metric, replicates=record.replicates, left_out=left_out)
     if not sides:
         return found
     yardstick = best_naive([result for result in done if result.id in sides], metric)
@@ -239,6 +253,7 @@ def analyse(record: RunRecord, results: Sequence[CellResult], predictions: Calla
         update={
             **_standings([(cell, sides[cell]) for cell in best], record.replicates),
             **_together(rows, best, yardstick, sides, metric, record.replicates),
+            "details": {cell: _detail(record, sides[cell], samples) for cell in chosen.best.values()},
         }
     )
 
@@ -355,3 +370,39 @@ def _seeds(table: _Table) -> dict[str, SeedSpread]:
             spread = SeedSpread.of(float(table.values[seeds].mean()), components(table.values[seeds], drawn))
             found.update({table.rows[i].id: spread for i in seeds})
     return found
+
+
+def _detail(record: RunRecord, side: Side, samples: pd.DataFrame | None) -> Detail:
+    (test,) = side.rows(RANKED_BY)
+    (val,) = side.rows(RANKED_BY, part="val")
+    return detail(val, test, _scope(record), _subgroups(test, samples))
+
+
+def _scope(record: RunRecord) -> Scope:
+    """Prevalences are the card's where it states one, else those of the train split."""
+    train, n = record.split.class_counts["train"], record.split.n["train"]
+    prevalences = {name: Prevalence(count / n if n else math.nan, "train") for name, count in train.items()}
+    if record.dataset.prevalence is not None:
+        prevalences[record.dataset.classes[-1]] = Prevalence(record.dataset.prevalence, "card")
+    return Scope(
+        task=record.dataset.task,
+        classes=record.dataset.classes,
+        criterion=record.criterion,
+        prevalences=prevalences,
+        replicates=record.replicates,
+        fingerprint=record.split.fingerprint,
+    )
+
+
+def _subgroups(test: pd.DataFrame, samples: pd.DataFrame | None) -> dict[str, pd.Categorical]:
+    """Column -> the group of each test row."""
+    if samples is None:
+        return {}
+    place = pd.Index(samples["sample"]).get_indexer(test["sample"])
+    if (place < 0).any():
+        raise BadInput(
+            f"samples.parquet lacks {(place < 0).sum()} of the test samples; the command of the run, given again, "
+            "writes it anew"
+        )
+    columns = [name for name in samples if str(name).startswith(GROUPED_BY)]
+    return {str(name).removeprefix(GROUPED_BY): pd.Categorical(samples[name].iloc[place]) for name in columns}

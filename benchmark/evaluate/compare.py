@@ -37,16 +37,16 @@ class Side:
     fingerprint: str
     """Of the split; seeds the resamples."""
 
-    def rows(self, evaluator: str) -> list[pd.DataFrame]:
-        """The test rows of one evaluator in each table.
+    def rows(self, evaluator: str, *, part: Literal["val", "test"] = "test") -> list[pd.DataFrame]:
+        """The rows of one evaluator in each table, those of the test split unless the others are asked for.
 
         Raises:
-            BadInput: where a table has none.
+            BadInput: where a table has no test rows.
         """
         found = []
         for table in self.predictions:
-            mine = (table["split"] == "test") & (table["evaluator"] == evaluator) & (table["space"] == self.space)
-            if not mine.any():
+            mine = (table["split"] == part) & (table["evaluator"] == evaluator) & (table["space"] == self.space)
+            if part == "test" and not mine.any():
                 raise BadInput(
                     f"no predictions of {evaluator} in the space {self.space!r}; it was not run for this row"
                 )

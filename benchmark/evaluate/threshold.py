@@ -5,6 +5,7 @@ A sample is positive where its score is *above* the threshold, as it is above 0.
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -58,3 +59,18 @@ def _candidates(values: Floats, neutral: float) -> Floats:
     between = np.where(middle < high, middle, low)
     below_all = min(neutral, np.nextafter(values[0], -np.inf))
     return np.concatenate([[below_all], between, [max(neutral, values[-1])]])
+
+
+def at_specificity(scores: Floats, positive: NDArray[np.bool_], target: float) -> Threshold:
+    """The smallest threshold at which at least the target share of the negative val samples is called negative.
+
+    Args:
+        scores: (m,) validation scores of the positive class.
+        positive: (m,) whether a sample is of that class.
+        target: Specificity in (0, 1].
+    """
+    negatives = np.sort(scores[~positive])
+    if not len(negatives):
+        return Threshold(np.nan, "no validation sample is negative")
+    needed = math.ceil(target * len(negatives) - 1e-9)  # 0.95 of 20 is 19, however the product is rounded
+    return Threshold(float(negatives[needed - 1]))

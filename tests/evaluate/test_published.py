@@ -100,10 +100,10 @@ def test_own_rows_are_weighted_whole_percents_or_impossible(name, recall, weight
     assert matrices(check(whole, POSITIVES, NEGATIVES)) == [0, 0, 0, weighted]
 
 
-@pytest.mark.parametrize("entry", ["convirt", "gloria", "medclip-vit", "medclip-resnet50"])
+@pytest.mark.parametrize("entry", ["convirt", "gloria-benchx", "medclip-vit", "medclip-resnet50"])
 def test_cards_hold_what_the_audit_by_hand_found(entry):
     """No baseline row of the table can come from its stated test part, by the figures on the models' own cards."""
-    (reported,) = [each for each in Registry.load().model(entry).entry.card.reported if each.counts]
+    (reported,) = Registry.load().model(entry).entry.card.reported
     assert tuple(f"{value:.2f}" for value in reported.values.values()) in TABLE.values()
     assert reported.counts == (POSITIVES, NEGATIVES)
     assert averagings(*reported.values.values(), reported.counts, reported.decimals) == ()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_curve
 
-from benchmark.evaluate.threshold import choose
+from benchmark.evaluate.threshold import at_specificity, choose
 
 
 @st.composite
@@ -101,3 +101,27 @@ def test_one_class_gives_no_threshold(label, reason):
     chosen = choose(np.array([0.1, 0.7]), np.array([label, label]) == 1, "youden")
     assert np.isnan(chosen.value)
     assert chosen.why_not == reason
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.6, 0.9]), st.booleans()), min_size=1, max_size=40),
+    st.sampled_from([0.5, 0.9, 0.95, 1.0]),
+)
+def test_threshold_of_a_specificity_is_the_smallest_that_has_it(samples, target):
+    scores, positive = np.array([s for s, _ in samples]), np.array([p for _, p in samples])
+    found = at_specificity(scores, positive, target)
+    if positive.all():
+        assert found.why_not == "no validation sample is negative"
+        return
+    reaching = [t for t in np.unique(scores) if (scores[~positive] <= t).mean() >= target - 1e-9]
+    assert found.value == min(reaching)
+
+
+@pytest.mark.parametrize("n", [10, 20, 40, 60, 100, 180])
+def test_specificities_that_can_be_had_exactly_are(n):
+    """0.95 of 20 negatives are 19 of them, however the product is rounded."""
+    scores = np.arange(n) / n
+    for target in (0.9, 0.95):
+        if (target * n) % 1 < 1e-9:
+            found = at_specificity(scores, np.zeros(n, dtype=bool), target)
+            assert (scores <= found.value).mean() == pytest.approx(target)
