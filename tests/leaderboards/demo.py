@@ -10,6 +10,7 @@ from benchmark.evaluate.analysis import (
     Analysis,
     DetectableRecord,
     RankRecord,
+    SeedSpread,
     SkillRecord,
     StandingRecord,
     choose,
@@ -65,6 +66,7 @@ REPORTED = ReportedRecord(
     counts=(462, 66),
     fits=(),
 )
+SPREADS = {"seeds_sd": 0.012, "patients_sd": 0.025, "interaction_sd": 0.004}
 GAIN = {"frozen": -0.12, "heads": -0.04, "full": 0.0}
 
 
@@ -124,6 +126,7 @@ def analysis(results: list[CellResult]) -> Analysis:
         naive=next(r.id for r in results if r.spec.model == NAIVE[1][0]),
         skill={r.id: skill(r) for r in rows},
         factorial=factorial(),
+        seeds={rows[0].id: SeedSpread(seeds=3, mean=0.8, standard_error=0.03, **SPREADS)},
     )
 
 

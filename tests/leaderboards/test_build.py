@@ -231,6 +231,16 @@ def test_what_has_no_figure_no_interval_or_no_naive_row_beside_it_is_announced(d
     assert "No naive rows" in bare
 
 
+def test_ties_rank_intervals_skill_and_seeds_have_their_places(html):
+    """Each is printed where the analysis has it, and the row that skill is measured from says so."""
+    text = words(html)
+    assert text.count("tied") >= 2
+    assert text.count("skill is measured from here") == 2  # in both tables
+    assert "not shown, p 0.30" in text
+    assert "1 1–4 tied LumbarCLIP Swin" in text
+    assert "0.012 3 seeds" in text
+
+
 def test_data_protocol_and_hardware_are_stated(html, site):
     """Counts per part, class balance, task, fingerprint, primary metric, time and hardware are on the pages."""
     for said in ("Lumbar phantom", "has the highest ROC AUC", "270 test pictures of 45 patients", "AMD EPYC 7763"):
