@@ -84,15 +84,20 @@ class RunFolder:
         file = self._cell(cell)
         if not file.exists():
             return None
-        return _parse(CellResult, file)
+        result = _parse(CellResult, file)
+        if result.id != cell:
+            raise Damaged(f"{file}: it holds the result of cell {result.id}; delete it and run again")
+        return result
 
     def predictions(self, cell: str) -> pd.DataFrame:
         """The predictions behind a finished cell.
 
         Raises:
-            Damaged: where the file is not what this version wrote.
+            Damaged: where there is none, or it is not what this version wrote.
         """
         file = self.path / "predictions" / f"{cell}.parquet"
+        if not file.exists():
+            raise Damaged(f"{file}: the predictions of this cell are gone; run with --fresh to have them written anew")
         try:
             return pd.read_parquet(file)
         except ValueError as error:  # what pyarrow raises for bytes that are no Parquet is one

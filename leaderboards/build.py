@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,13 +17,10 @@ from markupsafe import Markup
 from pydantic import BaseModel
 
 from benchmark.evaluate.metrics import primary_metric
-from benchmark.result import SCHEMA_VERSION, CellResult, Maps, RunRecord, tidy, write_atomically
+from benchmark.result import SCHEMA_VERSION, CellResult, Maps, RunRecord, public, tidy, write_atomically
 from leaderboards import columns, figures, pictures
 from leaderboards.model_page import ModelPage, make_model_pages
 from leaderboards.view import Page, Row, make_page, page_name
-
-ABSOLUTE_PATH = re.compile(r"""(?<![\w./:])(?:[A-Za-z]:)?(?:[\\/][^\s\\/:;,'"]+){2,}""")
-"""Two folders or more from a root; a rate such as images/s, a fraction or an address is none."""
 
 STATIC = Path(__file__).with_name("static")
 
@@ -85,19 +81,6 @@ def _csv(run: RunRecord, results: list[CellResult]) -> str:
         )
         frame["leakage"] = " ".join(run.leakage)
     return frame.to_csv(index=False, lineterminator="\n")
-
-
-def public(result: CellResult) -> CellResult:
-    """The result with nothing of this machine in what went wrong: no traceback, and of paths only the last part."""
-    left_out = {name: _without_folders(why) for name, why in result.left_out.items()}
-    failure = result.failure
-    if failure is not None:
-        failure = failure.model_copy(update={"message": _without_folders(failure.message), "traceback_tail": ""})
-    return result.model_copy(update={"failure": failure, "left_out": left_out})
-
-
-def _without_folders(text: str) -> str:
-    return ABSOLUTE_PATH.sub(lambda path: re.split(r"[\\/]", path[0])[-1], text)
 
 
 def render(page: Page) -> str:
