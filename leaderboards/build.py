@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from benchmark.evaluate.metrics import primary_metric
 from benchmark.result import SCHEMA_VERSION, CellResult, Maps, RunRecord, public, tidy, write_atomically
-from leaderboards import columns, figures, pictures
+from leaderboards import columns, exports, figures, pictures
 from leaderboards.model_page import ModelPage, make_model_pages
 from leaderboards.view import Page, Row, make_page, page_name
 
@@ -43,7 +43,7 @@ def build(run: RunRecord, results: Sequence[CellResult], out: Path, maps: Mappin
     Args:
         run: what was asked for.
         results: the cells that have one, in any order.
-        out: the folder of ``index.html``, ``model-*.html``, ``leaderboard.csv`` and ``leaderboard.json``.
+        out: the folder of ``index.html``, ``model-*.html`` and ``leaderboard.csv``, ``.json``, ``.tex`` and ``.md``.
         maps: cell id -> its similarity maps, for the models' pages.
 
     Returns:
@@ -54,6 +54,8 @@ def build(run: RunRecord, results: Sequence[CellResult], out: Path, maps: Mappin
     write_atomically(out / "leaderboard.csv", _csv(run, ordered).encode())
     write_atomically(out / "leaderboard.json", _json(run, ordered).encode())
     board = make_page(run, ordered)
+    write_atomically(out / "leaderboard.tex", exports.latex(board).encode())
+    write_atomically(out / "leaderboard.md", exports.markdown(board).encode())
     models = make_model_pages(board, maps or {})
     for model in models:
         write_atomically(out / model.file, render_model(model).encode())
