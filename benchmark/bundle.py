@@ -7,7 +7,7 @@ A bundle is a zip with the layout of a run folder, and ``bundle.json``, which li
 It is made to leave the house. Names of samples, which often hold the patient's, are replaced by their place in the
 sorted names of their part of the split (``test-0000012``), and patients by their place among the patients. Machines
 with the same split (same fingerprint, hence same names) number alike, so their rows still pair. A digest of a name
-would not do: who has a list of patients can try them all. Messages of failures lose their folders and tracebacks.
+would not do: who has a list of patients can try them all. Of failures only the kind is kept.
 
 Reading trusts nothing: only these names, each once, of the size and digest that ``bundle.json`` says, within limits. A
 digest finds damage, not forgery: take bundles from those whose figures you would believe.
@@ -31,7 +31,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.errors import BadInput
-from benchmark.result import open_atomically, public
+from benchmark.result import CellResult, open_atomically, public
 from benchmark.run_folder import Damaged, RunFolder, read_record
 
 SCHEMA_VERSION = 1
@@ -54,6 +54,9 @@ RATIO_LIMIT = 200
 
 COUNT_LIMIT = 100_000
 """Members of a bundle."""
+
+MESSAGE = "its message stayed with the run, for it may name a picture"
+"""Stands in a bundle for what a failure said."""
 
 ODD = "as no bundle does; it may have been tampered with"
 
@@ -109,7 +112,7 @@ def write_bundle(folder: Path, file: Path, *, include_images: bool = False) -> C
         raise BadInput(f"{folder} keeps no pictures; only a run with --include-images has some to put into a bundle")
     members = {"run.json": record.model_dump_json(indent=1).encode()}
     for result in files.results(record):
-        members[f"cells/{result.id}.json"] = public(result).model_dump_json(indent=1).encode()
+        members[f"cells/{result.id}.json"] = _without_names(result).model_dump_json(indent=1).encode()
         if result.status != "done":
             continue
         table = io.BytesIO()
@@ -139,6 +142,14 @@ def numbered(predictions: pd.DataFrame) -> pd.DataFrame:
         mine = parts == part
         samples[mine] = [f"{part}-{place:07d}" for place in np.unique(names[mine], return_inverse=True)[1]]
     return predictions.assign(sample=samples, group=np.unique(predictions["group"], return_inverse=True)[1])
+
+
+def _without_names(result: CellResult) -> CellResult:
+    """What pages show of a result, less the message of a failure: a file it names may be called for a patient."""
+    shown = public(result)
+    if shown.failure is None:
+        return shown
+    return shown.model_copy(update={"failure": shown.failure.model_copy(update={"message": MESSAGE})})
 
 
 def _member(data: bytes) -> Member:
