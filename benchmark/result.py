@@ -18,6 +18,7 @@ import io
 import json
 import math
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -36,6 +37,9 @@ SCHEMA_VERSION = 1
 
 PROTOCOL_VERSION = "2"
 """Raised whenever training, splitting or evaluation would give other numbers: part of every cell's id."""
+
+ABSOLUTE_PATH = re.compile(r"""(?<![\w./:])(?:[A-Za-z]:)?(?:[\\/][^\s\\/:;,'"]+){2,}""")
+"""Two folders or more from a root; a rate such as images/s, a fraction or an address is none."""
 
 Task = Literal["binary", "multiclass", "multilabel"]
 Regime = Literal["frozen", "heads", "full"]
@@ -368,6 +372,25 @@ class RunRecord(_Record):
     def criterion(self) -> Literal["youden", "f1"]:
         """What thresholds that are chosen on val maximise there."""
         return "f1" if self.config["evaluation"].get("threshold") == "f1" else "youden"
+
+    @property
+    def intervals(self) -> str:
+        """How its intervals were read from the resamples; a run takes percentiles, ``report --recompute`` may not."""
+        return str(self.config.get("intervals", "percentile"))
+
+
+def public(result: CellResult) -> CellResult:
+    """The result with nothing of this machine in what went wrong: no traceback, and of paths only the last part."""
+    left_out = {name: without_folders(why) for name, why in result.left_out.items()}
+    failure = result.failure
+    if failure is not None:
+        failure = failure.model_copy(update={"message": without_folders(failure.message), "traceback_tail": ""})
+    return result.model_copy(update={"failure": failure, "left_out": left_out})
+
+
+def without_folders(text: str) -> str:
+    """A message with nothing of this machine's folders in it: of paths only the last part."""
+    return ABSOLUTE_PATH.sub(lambda path: re.split(r"[\\/]", path[0])[-1], text)
 
 
 # --------------------------------------------------------------------------------------------- maps

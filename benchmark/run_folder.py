@@ -85,15 +85,21 @@ class RunFolder:
         file = self._cell(cell)
         if not file.exists():
             return None
-        return _parse(CellResult, file)
+        result = _parse(CellResult, file)
+        if result.id != cell:
+            raise Damaged(f"{file}: it holds the result of cell {result.id}; delete it and run again")
+        return result
 
     def predictions(self, cell: str) -> pd.DataFrame:
         """The predictions behind a finished cell.
 
         Raises:
-            Damaged: where the file is not what this version wrote.
+            Damaged: where there is none, or it is not what this version wrote.
         """
-        return _read_table(self.path / "predictions" / f"{cell}.parquet", "predictions; run with --fresh")
+        file = self.path / "predictions" / f"{cell}.parquet"
+        if not file.exists():
+            raise Damaged(f"{file}: the predictions of this cell are gone; run with --fresh to have them written anew")
+        return _read_table(file, "predictions; run with --fresh")
 
     def write_samples(self, samples: pd.DataFrame) -> None:
         """Write which subgroups each sample is in (see ``benchmark.data.subgroups``)."""

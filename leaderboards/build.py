@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,16 +18,13 @@ from pydantic import BaseModel
 
 from benchmark.evaluate.analysis import RANKED_BY, Analysis
 from benchmark.evaluate.metrics import primary_metric
-from benchmark.result import SCHEMA_VERSION, CellResult, Maps, RunRecord, tidy, write_atomically
-from leaderboards import columns, figures, pictures
+from benchmark.result import SCHEMA_VERSION, CellResult, Maps, RunRecord, public, tidy, write_atomically
+from leaderboards import columns, exports, figures, pictures
 from leaderboards.ablation import make_ablation
 from leaderboards.model_page import ModelPage, make_model_pages
 from leaderboards.reported import make_reported_groups
 from leaderboards.verdict import verdict
 from leaderboards.view import Page, Row, make_page, page_name
-
-ABSOLUTE_PATH = re.compile(r"""(?<![\w./:])(?:[A-Za-z]:)?(?:[\\/][^\s\\/:;,'"]+){2,}""")
-"""Two folders or more from a root; a rate such as images/s, a fraction or an address is none."""
 
 STATIC = Path(__file__).with_name("static")
 
@@ -43,6 +39,8 @@ class Export(BaseModel):
     run: RunRecord
     cells: list[CellResult]
     """In the order of the plan; tracebacks, and the folders that messages name, stay in the run folder."""
+    analysis: Analysis | None = None
+    """What they say together."""
 
 
 def build(
@@ -57,7 +55,7 @@ def build(
     Args:
         run: what was asked for.
         results: the cells that have one, in any order.
-        out: the folder of ``index.html``, the pages it leads to, ``leaderboard.csv`` and ``leaderboard.json``.
+        out: the folder of ``index.html``, the pages it leads to, and ``leaderboard.csv``, ``.json``, ``.tex`` and ``.md``.
         maps: cell id -> its similarity maps, for the models' pages.
         analysis: what the rows say together; without it nobody is told apart from anybody, and the page says so.
 
@@ -67,8 +65,10 @@ def build(
     place = {cell: i for i, cell in enumerate(run.cells)}
     ordered = [public(r) for r in sorted(results, key=lambda result: (place.get(result.id, len(place)), result.id))]
     write_atomically(out / "leaderboard.csv", _csv(run, ordered).encode())
-    write_atomically(out / "leaderboard.json", _json(run, ordered).encode())
+    write_atomically(out / "leaderboard.json", _json(run, ordered, analysis).encode())
     board = make_page(run, ordered, analysis)
+    write_atomically(out / "leaderboard.tex", exports.latex(board).encode())
+    write_atomically(out / "leaderboard.md", exports.markdown(board).encode())
     pages = dict(_pages(board, maps or {}))
     for file, html in pages.items():
         write_atomically(out / file, html.encode())
@@ -138,19 +138,6 @@ def _csv(run: RunRecord, results: list[CellResult]) -> str:
         )
         frame["leakage"] = " ".join(run.leakage)
     return frame.to_csv(index=False, lineterminator="\n")
-
-
-def public(result: CellResult) -> CellResult:
-    """The result with nothing of this machine in what went wrong: no traceback, and of paths only the last part."""
-    left_out = {name: _without_folders(why) for name, why in result.left_out.items()}
-    failure = result.failure
-    if failure is not None:
-        failure = failure.model_copy(update={"message": _without_folders(failure.message), "traceback_tail": ""})
-    return result.model_copy(update={"failure": failure, "left_out": left_out})
-
-
-def _without_folders(text: str) -> str:
-    return ABSOLUTE_PATH.sub(lambda path: re.split(r"[\\/]", path[0])[-1], text)
 
 
 def _render_index(page: Page, site: Site) -> str:
@@ -237,5 +224,5 @@ def _point(row: Row) -> figures.Point:
     )
 
 
-def _json(run: RunRecord, results: list[CellResult]) -> str:
-    return Export(run=run, cells=results).model_dump_json(indent=1) + "\n"
+def _json(run: RunRecord, results: list[CellResult], analysis: Analysis | None) -> str:
+    return Export(run=run, cells=results, analysis=analysis).model_dump_json(indent=1) + "\n"

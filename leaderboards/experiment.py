@@ -17,9 +17,9 @@ from markupsafe import Markup
 
 from benchmark.evaluate.metrics import primary_metric
 from benchmark.experiment import PRIMARY, Chart, Column, Difference, ExperimentRecord, Ran, Reported, on_axis
-from benchmark.result import CellResult, Estimate, Measurement, write_atomically
+from benchmark.result import CellResult, Estimate, Measurement, public, write_atomically
 from leaderboards import figures
-from leaderboards.build import fill, public
+from leaderboards.build import fill
 from leaderboards.columns import DASH, METRIC_LABELS, MINUS, describe, find
 from leaderboards.notices import Notice
 from leaderboards.view import Row, make_page

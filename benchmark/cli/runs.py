@@ -6,13 +6,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from benchmark.cli.options import ALLOW_LEAKAGE, AS_JSON, IGNORE, PATH, PLUGIN, broken, listed
 
 if TYPE_CHECKING:
+    from benchmark.join import Recorded
     from benchmark.result import CellResult, Estimate
     from benchmark.run import Outcome, Prepared
 
@@ -221,20 +222,123 @@ def build_leaderboard(outcome: Outcome, out: Path) -> Path:
     folder = RunFolder(outcome.out)
     maps = {result.id: found for result in outcome.results if (found := folder.read_maps(result.id)) is not None}
     analysis = folder.analysis(outcome.record, outcome.results)
-    return build(outcome.record, outcome.results, out, maps=maps, analysis=analysis)
+    return build(outcome.record, outcome.results, out, maps, analysis)
 
 
 @click.command()
-@click.argument("folder", type=PATH)
-@click.option("--out", type=PATH, help="Where to write the site. Default: FOLDER/leaderboard.")
-def report(folder: Path, out: Path | None) -> None:
-    """Write the leaderboard of a finished, interrupted or running run again.
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=PATH)
+@click.option("--out", type=PATH, help="Where to write the site. Default, for one folder: RUN/leaderboard.")
+@click.option("--recompute", is_flag=True, help="Measure everything again from the predictions.")
+@click.option("--replicates", type=click.IntRange(min=1), help="With --recompute: patient-level resamples.")
+@click.option(
+    "--intervals",
+    type=click.Choice(["percentile", "bca"]),
+    help="With --recompute: how intervals are read from them. Default: percentile.",
+)
+@AS_JSON
+def report(
+    *,
+    runs: tuple[Path, ...],
+    out: Path | None,
+    recompute: bool,
+    replicates: int | None,
+    intervals: Literal["percentile", "bca"] | None,
+    as_json: bool,
+) -> None:
+    """Write the leaderboard of a finished, interrupted or running run again, or of several runs together.
 
-    Pictures of patients are on it only if the run itself was given --include-images.
+    A RUN is a run folder or a bundle. Several are joined, row by row, where they have one dataset, split and
+    evaluation; others are refused. No file of a run is changed.
+
+    Pictures of patients are on the pages only if a run itself was given --include-images.
 
     \b
     python -m benchmark report runs/lumbar-phantom-quick
+    python -m benchmark report runs/ours theirs.zip --out joined
+    python -m benchmark report runs/ours --recompute --replicates 10000 --intervals bca
     """
-    from benchmark.run import read_run
+    from benchmark.join import join, recorded_runs
+    from leaderboards.build import build
 
-    click.echo(f"leaderboard: {build_leaderboard(read_run(folder), out or folder / 'leaderboard')}")
+    if not recompute and (replicates or intervals):
+        raise click.UsageError("--replicates and --intervals say how to compute again; they need --recompute.")
+    place = _page_folder(runs, out)
+    missing: tuple[str, ...] = ()
+    with recorded_runs(runs) as read:
+        joined = join(read)
+        if recompute:
+            joined, missing = _recomputed(joined, replicates, intervals or "percentile")
+        analysis = joined.analysis(kept=not recompute)
+        page = build(joined.record, joined.results, place, joined.maps(), analysis)
+    if as_json:
+        document = {
+            "leaderboard": str(page),
+            "runs": [run.name for run in read],
+            "cells": [{"id": r.id, "model": r.spec.model, "status": r.status} for r in joined.results],
+            "not_recomputed": list(missing),
+        }
+        click.echo(json.dumps(document, indent=1))
+        return
+    for line in missing:
+        click.echo(f"not computed again, and left out: {line}", err=True)
+    if len(read) > 1:
+        click.echo(f"joined {len(read)} runs: {len(joined.results)} rows")
+    click.echo(f"leaderboard: {page}")
+
+
+def _page_folder(runs: tuple[Path, ...], out: Path | None) -> Path:
+    """Where the page goes: nothing joined is written into one of the runs."""
+    if out is None:
+        if len(runs) > 1 or runs[0].is_file():
+            raise click.UsageError("Several runs, or a bundle, have no place of their own for a page; give --out.")
+        return runs[0] / "leaderboard"
+    inside = [run for run in runs if len(runs) > 1 and out.resolve().is_relative_to(run.resolve())]
+    if inside:
+        raise click.UsageError(f"--out {out} lies in {inside[0]}; the page of several runs belongs to none of them.")
+    return out
+
+
+def _recomputed(
+    joined: Recorded, replicates: int | None, intervals: Literal["percentile", "bca"]
+) -> tuple[Recorded, tuple[str, ...]]:
+    from rich.console import Console
+
+    from benchmark.progress import Reporter
+    from benchmark.recompute import recomputed
+
+    with Reporter(Console(stderr=True)) as reporter:
+        advance = reporter.lane().stage("computing again")
+        found = recomputed(joined, replicates=replicates, intervals=intervals, progress=advance)
+    return found.run, found.missing
+
+
+@click.command()
+@click.argument("folder", metavar="RUN", type=PATH)
+@click.option("--out", type=PATH, required=True, help="The file to write, as results.zip.")
+@click.option(
+    "--include-images", is_flag=True, help="Also the similarity maps of a run that kept pictures of patients."
+)
+@AS_JSON
+def bundle(*, folder: Path, out: Path, include_images: bool, as_json: bool) -> None:
+    """Pack a run into one file, for 'report' to join on another machine.
+
+    It holds results and predictions, without names of samples or patients, reports, or folders of this machine.
+    Similarity maps, which show test pictures with phrases of their reports, are in it where a program drew the
+    pictures; of patients only with --include-images.
+
+    \b
+    python -m benchmark bundle runs/ours --out ours.zip
+    python -m benchmark report ours.zip theirs.zip --out joined
+    """
+    from benchmark.bundle import write_bundle
+
+    contents = write_bundle(folder, out, include_images=include_images)
+    kinds = ("cells", "predictions", "maps")
+    counts = {kind: sum(name.startswith(f"{kind}/") for name in contents.members) for kind in kinds}
+    if as_json:
+        click.echo(json.dumps({"bundle": str(out), "bytes": out.stat().st_size, **counts}, indent=1))
+        return
+    click.echo(
+        f"{out}: {counts['cells']} cells, {counts['predictions']} with predictions, "
+        f"{counts['maps']} with pictures; {out.stat().st_size / 1e6:.1f} MB"
+    )

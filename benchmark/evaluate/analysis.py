@@ -27,7 +27,7 @@ from benchmark.evaluate.ranking import Components, JointRank, Rank, components, 
 from benchmark.evaluate.resample import as_estimate, percentile_interval, plug_in, replicate
 from benchmark.evaluate.significance import adjust
 from benchmark.evaluate.standings import standings
-from benchmark.result import CellResult, Estimate, Number, RunRecord, digest
+from benchmark.result import CellResult, Estimate, Number, RunRecord, digest, without_folders
 
 Floats = NDArray[np.float64]
 
@@ -239,8 +239,8 @@ def analyse(
     for result in done:
         try:
             sides[result.id] = _side(record, result, predictions(result.id))
-        except (BadInput, FileNotFoundError) as error:
-            left_out[result.id] = _why(error)
+        except BadInput as error:
+            left_out[result.id] = without_folders(str(error))
     chosen = choose(done, metric)
     rows = [result for result in done if result.id in sides and competes(result)]
     best = [result.id for result in rows if chosen.best.get(result.spec.model) == result.id]
@@ -253,7 +253,7 @@ def analyse(
         update={
             **_standings([(cell, sides[cell]) for cell in best], record.replicates),
             **_together(rows, best, yardstick, sides, metric, record.replicates),
-            "details": {cell: _detail(record, sides[cell], samples) for cell in chosen.best.values()},
+            "details": {cell: _detail(record, sides[cell], samples) for cell in chosen.best.values() if cell in sides},
         }
     )
 
@@ -273,10 +273,6 @@ def _side(record: RunRecord, result: CellResult, table: pd.DataFrame) -> Side:
     side = Side([table], result.primary_space, record.dataset.task, record.dataset.classes, record.split.fingerprint)
     side.rows(RANKED_BY)  # or it says what is missing
     return side
-
-
-def _why(error: Exception) -> str:
-    return "its predictions are gone" if isinstance(error, FileNotFoundError) else str(error)
 
 
 def _standings(rows: Sequence[tuple[str, Side]], replicates: int) -> dict[str, object]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from benchmark.data.manifest import Dataset
 from benchmark.errors import BadInput
-from benchmark.evaluate.metrics import Areas, Classification, MeanOver
+from benchmark.evaluate.metrics import Areas, Classification, MeanOver, primary_metric
 from benchmark.evaluate.pointing import PointingGame
-from benchmark.evaluate.resample import Statistic, estimates
+from benchmark.evaluate.resample import Method, Statistic, estimates, plug_in
 from benchmark.evaluate.retrieval import WAYS, Recall
 from benchmark.evaluate.threshold import Criterion, Threshold, choose
 from benchmark.result import MAPS_EVALUATOR, Measurement, Task
@@ -37,6 +37,9 @@ SpaceName = Literal["pooled", "projected"]
 
 PROBABILITIES = ("probe_standard", "probe_paper", "knn")
 """Evaluators whose scores are probabilities: Brier score, log-loss and calibration error are computed for them."""
+
+SELECTED_BY = "probe_standard"
+"""The evaluator by whose figure on val variants of a model are chosen between."""
 
 LOG_ODDS = ("zero_shot",)
 """Evaluators whose scores are log-odds: undecided at 0, where the others are at 0.5."""
@@ -92,6 +95,7 @@ def recompute(
     replicates: int,
     recall_at: Sequence[int],
     threshold: Criterion,
+    intervals: Method = "percentile",
 ) -> tuple[Measurement, ...]:
     """Measure a table of predictions: every metric on the test split, with its interval and chance level.
 
@@ -106,6 +110,7 @@ def recompute(
         replicates: Number of patient-level resamples.
         recall_at: The k's of retrieval.
         threshold: What thresholds maximise on val.
+        intervals: How they are read from the resamples.
 
     Raises:
         BadInput: where evaluators were not scored on the same test samples.
@@ -125,12 +130,35 @@ def recompute(
         for (evaluator, space, _), parts in zip(found, draws, strict=True)
     ]
     groups = draws[0][0]["group"].to_numpy()
-    measured = estimates(statistics, groups, replicates=replicates, fingerprint=fingerprint)
+    measured = estimates(statistics, groups, replicates=replicates, fingerprint=fingerprint, method=intervals)
     return tuple(
         Measurement(evaluator=evaluator, space=space, metric=name, estimate=estimate, chance=statistic.chance(name))
         for (evaluator, space, _), statistic, metrics in zip(found, statistics, measured, strict=True)
         for name, estimate in metrics.items()
     )
+
+
+def choices(
+    predictions: pd.DataFrame, *, task: Task, classes: Sequence[str], criterion: Criterion
+) -> dict[str, dict[str, Any]]:
+    """Decide what is decided on val, by its rows alone.
+
+    Returns:
+        Space -> ``selection``, the primary metric of the standard probe on val (None where undefined), for choosing
+        between variants without a look at the test split; and ``val_thresholds``, reported evaluator -> class -> the
+        threshold, or the reason why there is none.
+    """
+    metric, found = primary_metric(task), dict[str, dict[str, Any]]()
+    val = predictions[(predictions["split"] == "val") & (predictions["evaluator"] == SELECTED_BY)]
+    for space, rows in val.groupby("space", sort=False, observed=True):
+        value = plug_in(classification(SELECTED_BY, [rows], task, classes))[metric]
+        found[str(space)] = {"selection": {"metric": metric, "value": None if np.isnan(value) else value}}
+    names = classes[1:] if task == "binary" else classes
+    thresholds = val_thresholds(predictions, task=task, classes=classes, criterion=criterion)
+    for (evaluator, space), chosen in thresholds.items():
+        by_class = {name: t.why_not or t.value for name, t in zip(names, chosen, strict=True)}
+        found.setdefault(space, {}).setdefault("val_thresholds", {})[evaluator] = by_class
+    return found
 
 
 def val_thresholds(

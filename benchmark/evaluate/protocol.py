@@ -24,7 +24,7 @@ from benchmark.errors import BadInput
 from benchmark.evaluate import neighbours, probe, retrieval, zero_shot
 from benchmark.evaluate.metrics import Classification, primary_metric
 from benchmark.evaluate.pointing import Pointed
-from benchmark.evaluate.predictions import Scored, SpaceName, recompute, to_table, val_thresholds
+from benchmark.evaluate.predictions import Scored, SpaceName, choices, recompute, to_table
 from benchmark.evaluate.probe import ClassWeight, PaperLoss
 from benchmark.evaluate.resample import plug_in
 from benchmark.evaluate.threshold import Criterion
@@ -121,9 +121,7 @@ class Evaluation:
 
     measurements: tuple[Measurement, ...]
     fits: dict[str, Any]
-    """Space -> evaluator -> what was fitted and chosen; space -> ``selection``, the primary metric of the standard
-    probe on val, for choosing between variants without a look at the test split; and space -> ``val_thresholds``,
-    reported evaluator -> class -> the threshold chosen on val, or why there is none."""
+    """Space -> evaluator -> what was fitted and chosen; and what ``predictions.choices`` gives for the space."""
     left_out: dict[str, str]
     """Evaluator -> why it was run in no space."""
     predictions: pd.DataFrame
@@ -162,7 +160,7 @@ def evaluate(
         known = Known.of(space, dataset, split)
         fitted = [FITS[name](known, config) for name in EVALUATORS if name in wanted and name in FITS]
         pieces += [piece for f in fitted for piece in _scored(f, space, split)]
-        fits[space.name] = {f.name: f.record for f in fitted if f.record} | _selection(fitted, known)
+        fits[space.name] = {f.name: f.record for f in fitted if f.record}
         for f in fitted:
             reasons |= f.left_out
         if "retrieval" in wanted:
@@ -172,14 +170,15 @@ def evaluate(
         if space.pointed is not None:
             pieces.append(Scored(MAPS_EVALUATOR, space.name, "test", split.test, space.pointed.columns(split.test)))
     predictions = to_table(pieces, dataset)
-    for space_name, chosen in _thresholds(predictions, dataset, config).items():
-        fits[space_name]["val_thresholds"] = chosen
+    task, classes = dataset.card.task, dataset.classes
+    for space_name, chosen in choices(predictions, task=task, classes=classes, criterion=config.threshold).items():
+        fits[space_name] |= chosen
     ran = {piece.evaluator for piece in pieces}
     return Evaluation(
         recompute(
             predictions,
-            task=dataset.card.task,
-            classes=dataset.classes,
+            task=task,
+            classes=classes,
             fingerprint=split.fingerprint,
             replicates=config.replicates,
             recall_at=config.recall_at,
@@ -352,27 +351,6 @@ FITS: dict[Evaluator, Callable[[Known, EvaluationConfig], Fitted]] = {
     "zero_shot": _fit_zero_shot,
 }
 """``retrieval`` is not among them: it fits nothing and ranks instead of scoring."""
-
-
-def _selection(fitted: Sequence[Fitted], known: Known) -> dict[str, Any]:
-    """The figure that variants of one model may be compared by, where the standard probe was run."""
-    for f in fitted:
-        if f.name == "probe_standard":
-            value = known.primary_on_val(f.score(known.val_x)["probe_standard", 0])
-            return {"selection": {"metric": primary_metric(known.task), "value": value}}
-    return {}
-
-
-def _thresholds(predictions: pd.DataFrame, dataset: Dataset, config: EvaluationConfig) -> dict[str, dict[str, Any]]:
-    """Space -> reported evaluator -> class -> threshold, or the reason why there is none."""
-    task, classes = dataset.card.task, dataset.classes
-    chosen = val_thresholds(predictions, task=task, classes=classes, criterion=config.threshold)
-    record: dict[str, dict[str, Any]] = {}
-    for (evaluator, space), thresholds in chosen.items():
-        names = classes[1:] if task == "binary" else classes
-        by_class = {name: t.why_not or t.value for name, t in zip(names, thresholds, strict=True)}
-        record.setdefault(space, {})[evaluator] = by_class
-    return record
 
 
 def _known_names(evaluators: Collection[str]) -> set[str]:
