@@ -14,12 +14,13 @@ from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmark.evaluate.metrics import Areas, Classification
+from benchmark.evaluate.resample import Statistic
 from benchmark.evaluate.significance import adjust, mcnemar, sign_flip_test
 
 CLASSES = ("a", "b")
 
 
-class Mean:
+class Mean(Statistic):
     """Weighted mean of one value per sample."""
 
     def __init__(self, values):
