@@ -458,4 +458,5 @@ class _Calibration:
         """(n, b) bin of each sample in order of confidence."""
         ends = _running_sum(ordered)[self._ends + 1]
         middle = (ends - np.diff(ends, axis=0, prepend=0) / 2) / ends[-1]
-        return np.minimum((middle * ECE_BINS).astype(np.int64), ECE_BINS - 1)[self._group]
+        places: NDArray[np.int64] = np.minimum((middle * ECE_BINS).astype(np.int64), ECE_BINS - 1)[self._group]
+        return places
