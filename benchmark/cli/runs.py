@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmark.cli.options import ALLOW_LEAKAGE, AS_JSON, IGNORE, PATH, PLUGIN, broken, listed
+from benchmark.cli.options import ADJUST, ALLOW_LEAKAGE, AS_JSON, IGNORE, PATH, PLUGIN, broken, listed
 
 if TYPE_CHECKING:
-    from benchmark.result import CellResult, Estimate
+    from benchmark.result import Adjustment, CellResult, Estimate
     from benchmark.run import Outcome, Prepared
 
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 @click.option("--allow-exclusions", is_flag=True, default=None, help="Leave unusable rows out, and count them.")
 @ALLOW_LEAKAGE
 @IGNORE
+@ADJUST
 @click.option(
     "--include-images", is_flag=True, default=None, help="Keep and show a few test pictures with report phrases."
 )
@@ -227,14 +229,19 @@ def build_leaderboard(outcome: Outcome, out: Path) -> Path:
 @click.command()
 @click.argument("folder", type=PATH)
 @click.option("--out", type=PATH, help="Where to write the site. Default: FOLDER/leaderboard.")
-def report(folder: Path, out: Path | None) -> None:
+@ADJUST
+def report(folder: Path, out: Path | None, adjustment: Adjustment | None) -> None:
     """Write the leaderboard of a finished, interrupted or running run again.
 
     Pictures of patients are on it only if the run itself was given --include-images.
 
     \b
     python -m benchmark report runs/lumbar-phantom-quick
+    python -m benchmark report runs/lumbar-phantom-quick --adjust benjamini-hochberg
     """
     from benchmark.run import read_run
 
-    click.echo(f"leaderboard: {build_leaderboard(read_run(folder), out or folder / 'leaderboard')}")
+    outcome = read_run(folder)
+    if adjustment is not None:
+        outcome = replace(outcome, record=outcome.record.adjusted_by(adjustment))
+    click.echo(f"leaderboard: {build_leaderboard(outcome, out or folder / 'leaderboard')}")
