@@ -13,7 +13,7 @@ from benchmark.data.table import did_you_mean
 from benchmark.errors import BadInput
 from benchmark.evaluate.protocol import EvaluationConfig
 from benchmark.model import HeadSpec, Scale
-from benchmark.result import REGIMES, Regime
+from benchmark.result import REGIMES, Adjustment, Regime
 from benchmark.sampler import Sampling
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -115,6 +115,9 @@ class RunConfig(BaseModel):
     heads_training: TrainingConfig = TrainingConfig(epochs=100, learning_rate=1e-3)
     full_training: FullTrainingConfig = FullTrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    adjustment: Adjustment = "holm"
+    """Of p-values for the number of rows: ``holm`` to name a winner, ``benjamini-hochberg`` to explore. No figure
+    depends on it, and 'report --adjust' reads a finished run with the other."""
     plugins: tuple[Path, ...] = ()
     allow_exclusions: bool = False
     """Leave out rows that cannot be used, and count them, instead of stopping."""
@@ -172,7 +175,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """``quick``: tiny untrained towers on a laptop. ``standard``: published weights. ``paper``: the whole study."""
 
 
-OPTIONS = {"regimes": "regime", "augmentations": "augmentation", "plugins": "plugin"}
+OPTIONS = {"regimes": "regime", "augmentations": "augmentation", "plugins": "plugin", "adjustment": "adjust"}
 """Setting -> its option on the command line, where the two differ."""
 
 

@@ -45,6 +45,11 @@ Task = Literal["binary", "multiclass", "multilabel"]
 Regime = Literal["frozen", "heads", "full"]
 REGIMES: tuple[Regime, ...] = ("frozen", "heads", "full")
 
+Adjustment = Literal["holm", "benjamini-hochberg"]
+"""What is kept at the level over a family of tests. ``holm``: the chance of a single false finding (Holm 1979).
+``benjamini-hochberg``: the expected share of false ones among the findings (Benjamini and Hochberg 1995), where tests
+are independent or positively dependent, as tests against one common row are."""
+
 MAPS_EVALUATOR = "maps"
 """Under this name a result holds the pointing game of its similarity maps, or the reason why it has no maps."""
 
@@ -377,6 +382,16 @@ class RunRecord(_Record):
     def intervals(self) -> str:
         """How its intervals were read from the resamples; a run takes percentiles, ``report --recompute`` may not."""
         return str(self.config.get("intervals", "percentile"))
+
+    @property
+    def adjustment(self) -> Adjustment:
+        """How p-values are adjusted for the number of rows; ``holm`` in runs of versions that knew no other."""
+        adjustment: Adjustment = self.config.get("adjustment", "holm")
+        return adjustment
+
+    def adjusted_by(self, adjustment: Adjustment) -> RunRecord:
+        """The same run, read with another adjustment; no figure depends on it."""
+        return self.model_copy(update={"config": {**self.config, "adjustment": adjustment}})
 
 
 def public(result: CellResult) -> CellResult:

@@ -55,7 +55,7 @@ def build(
     Args:
         run: what was asked for.
         results: the cells that have one, in any order.
-        out: the folder of ``index.html``, the pages it leads to, and ``leaderboard.csv``, ``.json``, ``.tex`` and ``.md``.
+        out: the folder of ``index.html``, the pages it leads to, ``leaderboard.csv``, ``.json``, ``.tex`` and ``.md``.
         maps: cell id -> its similarity maps, for the models' pages.
         analysis: what the rows say together; without it nobody is told apart from anybody, and the page says so.
 

@@ -29,6 +29,13 @@ ALLOW_LEAKAGE = click.option(
 )
 IGNORE = click.option("--ignore", callback=listed, help="Codes of audit findings to mute, as LB003; never leakage.")
 
+ADJUST = click.option(
+    "--adjust",
+    "adjustment",
+    type=click.Choice(["holm", "benjamini-hochberg"]),
+    help="P-values for the number of rows: holm names a winner, benjamini-hochberg explores.",
+)
+
 
 def broken(registry: Registry) -> list[str]:
     """One line for each installed entry that cannot be used."""

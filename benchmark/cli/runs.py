@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from benchmark.cli.options import ALLOW_LEAKAGE, AS_JSON, IGNORE, PATH, PLUGIN, broken, listed
+from benchmark.cli.options import ADJUST, ALLOW_LEAKAGE, AS_JSON, IGNORE, PATH, PLUGIN, broken, listed
 
 if TYPE_CHECKING:
     from benchmark.join import Recorded
-    from benchmark.result import CellResult, Estimate
+    from benchmark.result import Adjustment, CellResult, Estimate
     from benchmark.run import Outcome, Prepared
 
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--allow-exclusions", is_flag=True, default=None, help="Leave unusable rows out, and count them.")
 @ALLOW_LEAKAGE
 @IGNORE
+@ADJUST
 @click.option(
     "--include-images", is_flag=True, default=None, help="Keep and show a few test pictures with report phrases."
 )
@@ -235,6 +237,7 @@ def build_leaderboard(outcome: Outcome, out: Path) -> Path:
     type=click.Choice(["percentile", "bca"]),
     help="With --recompute: how intervals are read from them. Default: percentile.",
 )
+@ADJUST
 @AS_JSON
 def report(
     *,
@@ -243,6 +246,7 @@ def report(
     recompute: bool,
     replicates: int | None,
     intervals: Literal["percentile", "bca"] | None,
+    adjustment: Adjustment | None,
     as_json: bool,
 ) -> None:
     """Write the leaderboard of a finished, interrupted or running run again, or of several runs together.
@@ -256,6 +260,7 @@ def report(
     python -m benchmark report runs/lumbar-phantom-quick
     python -m benchmark report runs/ours theirs.zip --out joined
     python -m benchmark report runs/ours --recompute --replicates 10000 --intervals bca
+    python -m benchmark report runs/lumbar-phantom-quick --adjust benjamini-hochberg
     """
     from benchmark.join import join, recorded_runs
     from leaderboards.build import build
@@ -266,6 +271,8 @@ def report(
     missing: tuple[str, ...] = ()
     with recorded_runs(runs) as read:
         joined = join(read)
+        if adjustment is not None:
+            joined = replace(joined, record=joined.record.adjusted_by(adjustment))
         if recompute:
             joined, missing = _recomputed(joined, replicates, intervals or "percentile")
         analysis = joined.analysis(kept=not recompute)

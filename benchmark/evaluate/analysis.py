@@ -27,7 +27,7 @@ from benchmark.evaluate.ranking import Components, JointRank, Rank, components, 
 from benchmark.evaluate.resample import as_estimate, percentile_interval, plug_in, replicate
 from benchmark.evaluate.significance import adjust
 from benchmark.evaluate.standings import standings
-from benchmark.result import CellResult, Estimate, Number, RunRecord, digest, without_folders
+from benchmark.result import Adjustment, CellResult, Estimate, Number, RunRecord, digest, without_folders
 
 Floats = NDArray[np.float64]
 
@@ -72,7 +72,7 @@ class StandingRecord(_Record):
     tied: bool
     """Whether this test set cannot tell it from the best row."""
     p: Number = math.nan
-    """Of the best row against this one, after Holm; NaN for the best row itself."""
+    """Of the best row against this one, adjusted; NaN for the best row itself."""
 
 
 class SkillRecord(_Record):
@@ -81,7 +81,7 @@ class SkillRecord(_Record):
     gain: Estimate
     """Of the primary metric, paired."""
     p: Number = math.nan
-    """Of the swap test, after Holm over the chosen rows; NaN for rows that were not chosen."""
+    """Of the swap test, adjusted over the chosen rows; NaN for rows that were not chosen."""
 
     @property
     def shown(self) -> bool:
@@ -133,6 +133,8 @@ class Analysis(_Record):
     """Digest of the rows and of everything else that this was computed from."""
     metric: str
     replicates: int
+    adjustment: Adjustment = "holm"
+    """Of the p-values below, each for the rows of its own table."""
     standings: dict[str, StandingRecord] = {}
     """Cell -> its standing among the chosen rows that read pictures alone."""
     detectable: DetectableRecord = DetectableRecord()
@@ -211,7 +213,7 @@ def identity(record: RunRecord, results: Sequence[CellResult], samples: pd.DataF
     ]
     values = [[*cell[:3], None if math.isnan(cell[3]) else cell[3]] for cell in cells]
     groups = None if samples is None else samples.to_csv(index=False)
-    settings = [record.replicates, record.criterion, record.dataset.prevalence, groups]
+    settings = [record.replicates, record.adjustment, record.criterion, record.dataset.prevalence, groups]
     return digest([ANALYSIS_VERSION, record.split.fingerprint, settings, values])
 
 
@@ -244,15 +246,20 @@ def analyse(
     chosen = choose(done, metric)
     rows = [result for result in done if result.id in sides and competes(result)]
     best = [result.id for result in rows if chosen.best.get(result.spec.model) == result.id]
-    of = identity(record, results, samples)
-    found = Analysis(of=of, metric=metric, replicates=record.replicates, left_out=left_out)
+    found = Analysis(
+        of=identity(record, results, samples),
+        metric=metric,
+        replicates=record.replicates,
+        adjustment=record.adjustment,
+        left_out=left_out,
+    )
     if not sides:
         return found
     yardstick = best_naive([result for result in done if result.id in sides], metric)
     return found.model_copy(
         update={
-            **_standings([(cell, sides[cell]) for cell in best], record.replicates),
-            **_together(rows, best, yardstick, sides, metric, record.replicates),
+            **_standings([(cell, sides[cell]) for cell in best], record),
+            **_together(rows, best, yardstick, sides, record),
             "details": {cell: _detail(record, sides[cell], samples) for cell in chosen.best.values() if cell in sides},
         }
     )
@@ -275,11 +282,17 @@ def _side(record: RunRecord, result: CellResult, table: pd.DataFrame) -> Side:
     return side
 
 
-def _standings(rows: Sequence[tuple[str, Side]], replicates: int) -> dict[str, object]:
+def _standings(rows: Sequence[tuple[str, Side]], record: RunRecord) -> dict[str, object]:
     """The chosen rows among each other."""
     if not rows:
         return {}
-    found = standings([side for _, side in rows], RANKED_BY, replicates=replicates, flips=FLIPS)
+    found = standings(
+        [side for _, side in rows],
+        RANKED_BY,
+        replicates=record.replicates,
+        flips=FLIPS,
+        adjustment=record.adjustment,
+    )
     return {
         "standings": {
             cell: StandingRecord(rank=RankRecord.of(row.rank, row.joint_rank), tied=row.tied, p=row.p_adjusted)
@@ -306,24 +319,24 @@ def _together(
     best: Sequence[str],
     naive: str,
     sides: Mapping[str, Side],
-    metric: str,
-    replicates: int,
+    record: RunRecord,
 ) -> dict[str, object]:
     """All rows among each other, and against the best naive one, over one table of replicates."""
     everyone = [*(sides[row.id] for row in rows), *([sides[naive]] if naive else [])]
     if not everyone:
         return {}
+    metric = primary_metric(record.dataset.task)
     groups = shared_groups(everyone, RANKED_BY)
     areas = [side.areas(RANKED_BY) for side in everyone]
     values = np.array([plug_in(area)[metric] for area in areas])
-    drawn = replicate(areas, groups, replicates=replicates, fingerprint=everyone[0].fingerprint)
+    drawn = replicate(areas, groups, replicates=record.replicates, fingerprint=record.split.fingerprint)
     every = np.stack([of[metric] for of in drawn])
     table = _Table(rows, values[: len(rows)], every[: len(rows)], groups)
     known = ~np.isnan(table.values)
     return {
         "naive": naive,
         "ranks": _ranks(table) if 0 < len(rows) <= MOST_RANKED else {},
-        "skill": _skill(table, best, sides, naive, values[-1], every[-1]) if naive else {},
+        "skill": _skill(table, best, sides, naive, (values[-1], every[-1]), record.adjustment) if naive else {},
         "factorial": factorial([row.spec for row in rows], *table[1:]) if known.any() else None,
         "seeds": _seeds(table),
     }
@@ -335,9 +348,15 @@ def _ranks(table: _Table) -> dict[str, RankRecord]:
 
 
 def _skill(
-    table: _Table, best: Sequence[str], sides: Mapping[str, Side], naive: str, value: float, drawn: Floats
+    table: _Table,
+    best: Sequence[str],
+    sides: Mapping[str, Side],
+    naive: str,
+    of_naive: tuple[float, Floats],
+    adjustment: Adjustment,
 ) -> dict[str, SkillRecord]:
-    """Gains over the naive row, whose figure and replicates are ``value`` and ``drawn``."""
+    """Gains over the naive row, whose figure and replicates are ``of_naive``."""
+    value, drawn = of_naive
     metric = primary_metric(sides[naive].task)
     p = np.full(len(table.rows), np.nan)
     for i, row in enumerate(table.rows):
@@ -348,7 +367,7 @@ def _skill(
         as_estimate(gain, percentile_interval(of_resamples), table.groups, why_undefined=why)
         for gain, of_resamples in zip(table.values - value, table.drawn - drawn, strict=True)
     ]
-    columns = zip(table.rows, gains, adjust(p).tolist(), strict=True)
+    columns = zip(table.rows, gains, adjust(p, adjustment).tolist(), strict=True)
     return {row.id: SkillRecord(gain=gain, p=adjusted) for row, gain, adjusted in columns}
 
 
@@ -376,7 +395,7 @@ def _detail(record: RunRecord, side: Side, samples: pd.DataFrame | None) -> Deta
 
 def _scope(record: RunRecord) -> Scope:
     """Prevalences are the card's where it states one, else those of the train split."""
-    train, n = record.split.class_counts["train"], record.split.n["train"]
+    train, n = record.split.class_counts.get("train", {}), record.split.n.get("train", 0)
     prevalences = {name: Prevalence(count / n if n else math.nan, "train") for name, count in train.items()}
     if record.dataset.prevalence is not None:
         prevalences[record.dataset.classes[-1]] = Prevalence(record.dataset.prevalence, "card")

@@ -96,7 +96,7 @@ def _group(name: str, question: Asked, mask: Bools, found: Mapping[str, Estimate
     )
 
 
-class _Within:
+class _Within(Statistic):
     """Figures of the samples of one group."""
 
     def __init__(self, question: Asked, decision: Decision, mask: Bools) -> None:
@@ -124,7 +124,7 @@ class _Within:
         return 0.5 if metric == AUROC else np.nan
 
 
-class _Gap:
+class _Gap(Statistic):
     """AUROC of one group less that of another, in the same resamples."""
 
     def __init__(self, best: _Within, worst: _Within) -> None:

@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from benchmark.errors import BadInput
 from benchmark.evaluate.metrics import ByClass, MeanOver
 from benchmark.evaluate.predictions import SpaceName, areas, classification, labels_and_scores, score_columns
-from benchmark.evaluate.resample import Method, Statistic, estimates, percentile_interval, plug_in, replicate
+from benchmark.evaluate.resample import (
+    NO_INTERVAL,
+    Method,
+    Statistic,
+    estimates,
+    percentile_interval,
+    plug_in,
+    replicate,
+)
 from benchmark.evaluate.significance import FlipTest, sign_flip_test
 from benchmark.result import Estimate, Measurement, Task
 
@@ -75,7 +83,7 @@ class Side:
         return rows["sample"].tolist(), rows["group"].to_numpy(np.int64)
 
 
-class Difference:
+class Difference(Statistic):
     """Metrics of one table less those of another over the same samples."""
 
     def __init__(self, variant: Statistic, base: Statistic) -> None:
@@ -86,6 +94,11 @@ class Difference:
         """Metric name -> (b,) differences; NaN where either is undefined."""
         variant, base = self._variant(weights), self._base(weights)
         return {name: variant[name] - base[name] for name in variant}
+
+    @property
+    def smooth(self) -> Statistic:
+        """The difference of both without sums of absolute values."""
+        return Difference(self._variant.smooth, self._base.smooth)
 
     def why_undefined(self, metric: str) -> str:
         """The reasons of both sides."""
@@ -187,7 +200,9 @@ def unpaired(variant: Side, base: Side, evaluator: str, *, replicates: int) -> d
     found = {}
     for name in values[0]:
         value = values[0][name] - values[1][name]
-        low, high, why = percentile_interval(drawn[0][name] - drawn[1][name])
+        low, high, why = NO_INTERVAL
+        if name in drawn[0]:
+            low, high, why = percentile_interval(drawn[0][name] - drawn[1][name])
         if np.isnan(value):
             why = "; ".join(dict.fromkeys(w for statistic, _, _ in sides if (w := statistic.why_undefined(name))))
         elif min(patients) < 2:

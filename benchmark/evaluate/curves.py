@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.evaluate.resample import LEVEL, TOLERATED_UNDEFINED, replicate
+from benchmark.evaluate.resample import LEVEL, TOLERATED_UNDEFINED, Statistic, replicate
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -161,7 +161,7 @@ def _ends(drawn: Floats) -> Ends:
     return Ends(low, high)
 
 
-class _Curves:
+class _Curves(Statistic):
     """All curves under sample weights, each name giving (b, k) values: one row per weighting."""
 
     def __init__(self, scores: Floats, probabilities: Floats | None, positive: Bools) -> None:

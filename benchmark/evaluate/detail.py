@@ -156,7 +156,7 @@ def _decisions(i: int, question: Asked, row: _Row) -> Iterator[tuple[str, float,
         yield name, threshold.value, Decision(question.scores > threshold.value, threshold.why_not)
 
 
-class _AtThreshold:
+class _AtThreshold(Statistic):
     """Rates of one decision, and its predictive values at another prevalence."""
 
     def __init__(self, positive: Bools, decision: Decision, prevalence: float) -> None:

@@ -10,12 +10,14 @@ every average that contains one of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.evaluate.resample import Statistic
+from benchmark.evaluate.resample import AbsoluteSum, Statistic, mean_of
 from benchmark.evaluate.threshold import Threshold
 from benchmark.result import Task
 
@@ -39,7 +41,7 @@ def primary_metric(task: Task) -> str:
     return PRIMARY[task]
 
 
-class Classification:
+class Classification(Statistic):
     """All metrics of one table of class scores."""
 
     def __init__(
@@ -96,6 +98,19 @@ class Classification:
             }
         return values
 
+    @property
+    def smooth(self) -> Statistic:
+        """All but the calibration error."""
+        smooth = copy(self)
+        smooth._calibrations = []
+        return smooth
+
+    @property
+    def sums(self) -> Mapping[str, AbsoluteSum]:
+        """The calibration error, over the bins that the confidences at hand make."""
+        errors = [AbsoluteSum(calibration.gaps) for calibration in self._calibrations]
+        return {"ece": mean_of(errors)} if errors else {}
+
     def why_undefined(self, metric: str) -> str:
         """Name the classes that the metric lacks, given that it is NaN at weights of one."""
         if metric in self._areas.names:
@@ -125,7 +140,7 @@ class Classification:
         return 0.0 if metric == "mcc" else np.nan
 
 
-class Areas:
+class Areas(Statistic):
     """The metrics that depend on the order of the scores alone: areas under the ROC and precision-recall curves.
 
     The primary metric is among them, at a fraction of the cost of all metrics.
@@ -161,7 +176,7 @@ class Areas:
         return float(prevalence[1] if self._task == "binary" else prevalence.mean())
 
 
-class ByClass:
+class ByClass(Statistic):
     """Precision and recall of each class, named ``recall: CLASS``; of the positive side for multilabel."""
 
     def __init__(self, task: Task, labels: NDArray[np.int64], scores: Floats, *, classes: Sequence[str]) -> None:
@@ -190,7 +205,7 @@ class ByClass:
         return np.nan
 
 
-class MeanOver:
+class MeanOver(Statistic):
     """The mean of the same metrics over several tables, such as the draws of a few-shot subset."""
 
     def __init__(self, tables: Sequence[Statistic]) -> None:
@@ -202,6 +217,16 @@ class MeanOver:
         """Metric name -> (b,) means; NaN where one table has none."""
         values = [table(weights) for table in self._tables]
         return {name: np.mean([v[name] for v in values], axis=0) for name in values[0]}
+
+    @property
+    def smooth(self) -> Statistic:
+        """The mean of the tables without theirs."""
+        return MeanOver([table.smooth for table in self._tables])
+
+    @property
+    def sums(self) -> Mapping[str, AbsoluteSum]:
+        """The means of those of the tables."""
+        return {name: mean_of([table.sums[name] for table in self._tables]) for name in self._tables[0].sums}
 
     def why_undefined(self, metric: str) -> str:
         """The distinct reasons of the tables."""
@@ -411,12 +436,27 @@ class _Calibration:
         self._ends = np.append(np.flatnonzero(new)[1:] - 1, len(ordered) - 1)
 
     def __call__(self, weights: Floats) -> Floats:
-        """(b,) values in [0, 1] under (n, b) weights."""
+        """(b,) values in [0, 1] under (n, b) weights, which decide the bins too."""
         ordered = weights[self._order]
+        columns = weights.shape[1]
+        place = self._places(ordered) + np.arange(columns) * ECE_BINS
+        gaps = np.bincount(place.ravel(), (ordered * self._gap).ravel(), minlength=columns * ECE_BINS)
+        return np.asarray(np.abs(gaps.reshape(columns, ECE_BINS)).sum(axis=1) / ordered.sum(axis=0), dtype=np.float64)
+
+    def gaps(self, weights: Floats) -> Floats:
+        """(bins, b) mean confidence less frequency, times the bin's share, in the bins that weights of one make."""
+        found: Floats = self._gap_in_bin @ weights[self._order] / weights.sum(axis=0)
+        return found
+
+    @cached_property
+    def _gap_in_bin(self) -> Floats:
+        """(bins, n) gap of each sample in its bin, 0 in the others."""
+        places = self._places(np.ones((len(self._order), 1)))[:, 0]
+        return np.where(places == np.arange(ECE_BINS)[:, None], self._gap[:, 0], 0.0)
+
+    def _places(self, ordered: Floats) -> NDArray[np.int64]:
+        """(n, b) bin of each sample in order of confidence."""
         ends = _running_sum(ordered)[self._ends + 1]
         middle = (ends - np.diff(ends, axis=0, prepend=0) / 2) / ends[-1]
-        place = np.minimum((middle * ECE_BINS).astype(np.int64), ECE_BINS - 1)[self._group]
-        columns = weights.shape[1]
-        place += np.arange(columns) * ECE_BINS
-        gaps = np.bincount(place.ravel(), (ordered * self._gap).ravel(), minlength=columns * ECE_BINS)
-        return np.asarray(np.abs(gaps.reshape(columns, ECE_BINS)).sum(axis=1) / ends[-1], dtype=np.float64)
+        places: NDArray[np.int64] = np.minimum((middle * ECE_BINS).astype(np.int64), ECE_BINS - 1)[self._group]
+        return places

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmark.evaluate.resample import Statistic
+
 Floats = NDArray[np.float64]
 
 TIE = 1e-6
@@ -64,7 +66,7 @@ def _overlaps(length: int, cells: int) -> Floats:
     return np.asarray(inside.clip(min=0) / width)
 
 
-class PointingGame:
+class PointingGame(Statistic):
     """The hit rate and its ceiling as a statistic of weighted samples."""
 
     def __init__(self, hit: Floats, chance: Floats, ceiling: Floats) -> None:

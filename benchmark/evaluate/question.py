@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmark.evaluate.predictions import labels_and_scores
+from benchmark.evaluate.resample import Statistic
 from benchmark.result import Task
 
 Floats = NDArray[np.float64]
@@ -34,7 +35,7 @@ def asked(table: pd.DataFrame, task: Task, classes: Sequence[str]) -> tuple[Aske
     return tuple(Asked(classes[c], truth[:, c], scores[:, c]) for c in of)
 
 
-class Shares:
+class Shares(Statistic):
     """Of some samples, how many are others, too: rates such as sensitivity, as a function of sample weights."""
 
     def __init__(self, parts: Mapping[str, tuple[Bools, Bools, str]]) -> None:

@@ -15,6 +15,7 @@ from scipy.stats import norm, rankdata
 
 from benchmark.evaluate.resample import LEVEL, TOLERATED_UNDEFINED
 from benchmark.evaluate.significance import adjust
+from benchmark.result import Adjustment
 
 Floats = NDArray[np.float64]
 
@@ -131,7 +132,7 @@ def best_row(values: Floats, *, higher_is_better: bool = True) -> int | None:
     return int(np.nanargmax(values) if higher_is_better else np.nanargmin(values))
 
 
-def tied_with_best(best: int, p: Floats, *, alpha: float = ALPHA) -> NDArray[np.bool_]:
+def tied_with_best(best: int, p: Floats, *, alpha: float = ALPHA, adjustment: Adjustment = "holm") -> NDArray[np.bool_]:
     """Which rows this test set cannot tell from the best one: (k,), True for the best row itself.
 
     A row is out where the paired difference between it and the row with the best figure is significant at ``alpha``
@@ -150,10 +151,12 @@ def tied_with_best(best: int, p: Floats, *, alpha: float = ALPHA) -> NDArray[np.
         p: (k,) two-sided p-values of each row against the best, from ``sign_flip_test``; the best row's own is not
             read. A row without a p-value (NaN) is in no group.
         alpha: Level of the family.
+        adjustment: Of the p-values; what is said above is said of Holm's. With Benjamini and Hochberg's more rows are
+            out, of which at most a share of alpha is expected to be as good.
     """
     others = np.asarray(p, dtype=np.float64).copy()
     others[best] = np.nan
-    tied: NDArray[np.bool_] = adjust(others) > alpha
+    tied: NDArray[np.bool_] = adjust(others, adjustment) > alpha
     tied[best] = True
     return tied
 

@@ -8,7 +8,8 @@ metric sees the same resamples, and any difference between two of them is paired
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -25,9 +26,6 @@ LEVEL = 0.95
 Method = Literal["percentile", "bca"]
 """How an interval is read from the resamples. ``percentile``: their quantiles. ``bca``: quantiles moved for the bias
 and the skewness of the figure (Efron 1987), which costs one more evaluation for each patient."""
-
-BIASED = {"ece": "it grows with every sample that is drawn twice, so its resamples lie above the figure itself"}
-"""Metrics whose percentile interval would often leave the figure out, and why."""
 
 TOLERATED_UNDEFINED = 0.05
 """Share of resamples in which a metric may be undefined before its interval is too."""
@@ -50,6 +48,37 @@ class Statistic(Protocol):
 
     def chance(self, metric: str) -> float:
         """What answering at random would give; NaN where that is not known."""
+
+    @property
+    def smooth(self) -> Statistic:
+        """The same without its sums of absolute values: what is evaluated in resamples as it stands."""
+        return self
+
+    @property
+    def sums(self) -> Mapping[str, AbsoluteSum]:
+        """Metrics that are sums of absolute values: resamples make every part noisier, and so the sum larger."""
+        return {}
+
+
+@dataclass(frozen=True, eq=False)
+class AbsoluteSum:
+    """A metric that is a sum of absolute values, such as a calibration error over its bins."""
+
+    parts: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    """(n, b) weights -> (parts, b): what the absolute values are taken of, smooth in the weights."""
+
+    def __call__(self, weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """The parts under (n, b) weights, as ``_under`` takes them."""
+        return {"parts": self.parts(weights)}
+
+
+def mean_of(sums: Sequence[AbsoluteSum]) -> AbsoluteSum:
+    """The mean of several sums of absolute values, which is one too."""
+    return AbsoluteSum(lambda weights: np.concatenate([of.parts(weights) for of in sums]) / len(sums))
+
+
+Weighted = Callable[[NDArray[np.float64]], dict[str, NDArray[np.float64]]]
+"""Name -> values under each column of (n, b) weights, along the last axis."""
 
 
 class Interval(NamedTuple):
@@ -92,15 +121,38 @@ def replicate(
 ) -> list[dict[str, NDArray[np.float64]]]:
     """Values of every statistic in every replicate: metric name -> (replicates,), one dict per statistic.
 
+    Sums of absolute values are left out.
+
     Args:
         statistics: Over the same n samples.
         groups: (n,) group code of each sample.
         replicates: Number of resamples.
         fingerprint: Of the split.
     """
+    smooth = [statistic.smooth for statistic in statistics]
+    return _resampled(smooth, groups, replicates=replicates, fingerprint=fingerprint)
+
+
+def _resampled(
+    functions: Sequence[Weighted], groups: NDArray[np.int64], *, replicates: int, fingerprint: str
+) -> list[dict[str, NDArray[np.float64]]]:
     column = np.unique(groups, return_inverse=True)[1]
     by_patient = patient_weights(groups, replicates=replicates, fingerprint=fingerprint).T
-    return _under(statistics, column, (by_patient[:, i : i + BLOCK] for i in range(0, replicates, BLOCK)))
+    return _under(functions, column, (by_patient[:, i : i + BLOCK] for i in range(0, replicates, BLOCK)))
+
+
+def replicate_parts(
+    statistics: Sequence[Statistic], groups: NDArray[np.int64], *, replicates: int, fingerprint: str
+) -> list[dict[str, Parts]]:
+    """The parts of every sum of absolute values in the replicates of ``replicate``, one dict per statistic."""
+    sums = [(i, name, of) for i, statistic in enumerate(statistics) for name, of in statistic.sums.items()]
+    found: list[dict[str, Parts]] = [{} for _ in statistics]
+    if sums:
+        patients, one = len(np.unique(groups)), np.ones((len(groups), 1))
+        drawn = _resampled([of for _, _, of in sums], groups, replicates=replicates, fingerprint=fingerprint)
+        for (i, name, of), parts in zip(sums, drawn, strict=True):
+            found[i][name] = Parts(of.parts(one)[:, 0], parts["parts"], patients)
+    return found
 
 
 def jackknife(statistics: Sequence[Statistic], groups: NDArray[np.int64]) -> list[dict[str, NDArray[np.float64]]]:
@@ -113,19 +165,19 @@ def jackknife(statistics: Sequence[Statistic], groups: NDArray[np.int64]) -> lis
     names, column = np.unique(groups, return_inverse=True)
     patients = len(names)
     left_out = (1 - np.eye(patients, min(BLOCK, patients - i), -i) for i in range(0, patients, BLOCK))
-    return _under(statistics, column, left_out)
+    return _under([statistic.smooth for statistic in statistics], column, left_out)
 
 
 def _under(
-    statistics: Sequence[Statistic], column: NDArray[np.int64], blocks: Iterable[NDArray[Any]]
+    functions: Sequence[Weighted], column: NDArray[np.int64], blocks: Iterable[NDArray[Any]]
 ) -> list[dict[str, NDArray[np.float64]]]:
     """Values under blocks of (patients, b) weights, where ``column`` is the patient of each sample."""
-    found: list[list[dict[str, NDArray[np.float64]]]] = [[] for _ in statistics]
+    found: list[list[dict[str, NDArray[np.float64]]]] = [[] for _ in functions]
     for block in blocks:
         weights = block.astype(np.float64)[column]
-        for values, statistic in zip(found, statistics, strict=True):
-            values.append(statistic(weights))
-    return [{name: np.concatenate([b[name] for b in values]) for name in values[0]} for values in found]
+        for values, function in zip(found, functions, strict=True):
+            values.append(function(weights))
+    return [{name: np.concatenate([b[name] for b in values], axis=-1) for name in values[0]} for values in found]
 
 
 def percentile_interval(values: NDArray[Any], level: float = LEVEL) -> Interval:
@@ -175,6 +227,51 @@ def bca_interval(values: NDArray[Any], *, value: float, without_one: NDArray[Any
     return Interval(float(low), float(high))
 
 
+class Parts(NamedTuple):
+    """The signed parts of a sum of absolute values, and the same in resamples."""
+
+    figures: NDArray[np.float64]
+    """(parts,)."""
+    replicates: NDArray[np.float64]
+    """(parts, b)."""
+    patients: int
+    """That were resampled."""
+
+
+def absolute_interval(parts: Parts, level: float = LEVEL) -> Interval:
+    """Interval of a sum of absolute values, by the bootstrap of its directional derivative (Fang and Santos 2019).
+
+    With g the parts and e* = g* - g in a resample, the sum of |g| moves by
+
+        d* = sum of sgn(g) e*   over parts that are surely not 0: |g| > sqrt(log P) SD(g*) for P patients,
+             sum of |e*|        over the others, of which noise alone makes absolute values,
+
+    and its lower end is the sum less the upper quantile of d*, or 0. At the upper end all parts count as surely not 0,
+    which is wider: noise has made the sum larger, and by how much is not known. So the interval covers what it says
+    where no part is small, and more elsewhere. Simulated for calibration errors over ten bins with three pictures a
+    patient: 95 to 99.9% for 100 and 300 patients; for 40, 93% where calibration is perfect and more elsewhere.
+
+    Args:
+        parts: Their figures and replicates.
+        level: Coverage aimed at.
+    """
+    figures = parts.figures[:, None]
+    errors = parts.replicates - figures
+    straight = np.sign(figures) * errors
+    unsure = np.abs(figures) <= np.sqrt(np.log(parts.patients)) * errors.std(axis=1, keepdims=True)
+    value = float(np.abs(figures).sum())
+    up = np.quantile(np.where(unsure, np.abs(errors), straight).sum(axis=0), (1 + level) / 2)
+    down = np.quantile(straight.sum(axis=0), (1 - level) / 2)
+    return Interval(max(value - float(up), 0.0), value - float(down))
+
+
+NO_INTERVAL = Interval(
+    np.nan, np.nan, "no interval: resamples make absolute values larger, on both sides of a difference"
+)
+"""Of the difference of two sums of absolute values: an interval that surely holds, as wide as both together, would
+hardly ever leave 0 out. The test by exchange of patients has no such trouble."""
+
+
 def estimates(
     statistics: Sequence[Statistic],
     groups: NDArray[np.int64],
@@ -196,15 +293,19 @@ def estimates(
             {name: bca_interval(of[name], value=value[name], without_one=without[name]) for name in of}
             for of, value, without in zip(drawn, values, jackknife(statistics, groups), strict=True)
         ]
+    parts = replicate_parts(statistics, groups, replicates=replicates, fingerprint=fingerprint)
+    for found, sums in zip(intervals, parts, strict=True):
+        found |= {name: absolute_interval(of) for name, of in sums.items()}
     return [
-        {name: _estimate(statistic, name, v, interval[name], groups[statistic.used]) for name, v in value.items()}
+        {
+            name: _estimate(statistic, name, v, interval.get(name, NO_INTERVAL), groups[statistic.used])
+            for name, v in value.items()
+        }
         for statistic, value, interval in zip(statistics, values, intervals, strict=True)
     ]
 
 
 def _estimate(statistic: Statistic, name: str, value: float, interval: Interval, groups: NDArray[np.int64]) -> Estimate:
-    if name in BIASED:
-        interval = Interval(np.nan, np.nan, f"no interval: {BIASED[name]}")
     why_undefined = statistic.why_undefined(name) if np.isnan(value) else ""
     return as_estimate(value, interval, groups, why_undefined=why_undefined)
 

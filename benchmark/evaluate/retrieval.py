@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.evaluate.cosine import unit_rows
+from benchmark.evaluate.resample import Statistic
 
 Way = Literal["image_to_text", "text_to_image"]
 WAYS: tuple[Way, ...] = ("image_to_text", "text_to_image")
@@ -61,7 +62,7 @@ def chance_recall(identical: NDArray[np.int64], k: int) -> float:
     return float(1.0 - missed.prod(axis=1).mean())
 
 
-class Recall:
+class Recall(Statistic):
     """Recall@k both ways as a statistic of weighted queries; the candidates stay as they are.
 
     Resampling the candidates too would change how hard the question is (a copy of a wrong answer is another wrong

@@ -9,13 +9,14 @@ where there are none.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from benchmark.evaluate.resample import BLOCK, Statistic
+from benchmark.result import Adjustment
 from benchmark.seeding import generator
 
 Floats = NDArray[np.float64]
@@ -130,11 +131,6 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
 
 
 # --------------------------------------------------------------------------------------------- many rows
-
-Adjustment = Literal["holm", "benjamini-hochberg"]
-"""What is kept at the level over a family of tests. ``holm``: the chance of a single false finding (Holm 1979).
-``benjamini-hochberg``: the expected share of false ones among the findings (Benjamini and Hochberg 1995), where tests
-are independent or positively dependent, as tests against one common row are."""
 
 
 def adjust(p: NDArray[Any], method: Adjustment = "holm") -> Floats:

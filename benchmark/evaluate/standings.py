@@ -21,6 +21,7 @@ from benchmark.evaluate.ranking import (
 )
 from benchmark.evaluate.resample import plug_in, replicate
 from benchmark.evaluate.significance import FlipTest, adjust
+from benchmark.result import Adjustment
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Standing:
     against_best: FlipTest | None
     """Best row against this one; None for the best row itself and where there is no best row."""
     p_adjusted: float
-    """Of ``against_best``, after Holm; NaN where there was no test."""
+    """Of ``against_best``, adjusted; NaN where there was no test."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ class Standings:
     """How large a difference between two of these rows must be for this test set to show it."""
 
 
-def standings(sides: Sequence[Side], evaluator: str, *, replicates: int, flips: int) -> Standings:
+def standings(
+    sides: Sequence[Side], evaluator: str, *, replicates: int, flips: int, adjustment: Adjustment = "holm"
+) -> Standings:
     """Rank rows by the primary metric of one evaluator.
 
     Args:
@@ -62,6 +65,7 @@ def standings(sides: Sequence[Side], evaluator: str, *, replicates: int, flips: 
         replicates: Number of patient-level resamples, shared by all rows.
         flips: Most swaps of patients in each test against the best row. With k rows, the smallest p-value that random
             swaps can give, 1 / (1 + flips), must lie below 0.05 / (k - 1) for any row to be told apart.
+        adjustment: Of the p-values for the number of rows.
 
     Raises:
         BadInput: where rows were not scored on the same test samples, or not as often.
@@ -75,8 +79,8 @@ def standings(sides: Sequence[Side], evaluator: str, *, replicates: int, flips: 
     best = best_row(values)
     tests = [None if i == best else _against(sides, best, i, evaluator, metric, flips) for i in range(len(sides))]
     p = np.array([np.nan if test is None else test.p for test in tests])
-    tied = np.zeros(len(sides), dtype=np.bool_) if best is None else tied_with_best(best, p)
-    columns = (ranks(values, table), joint_ranks(values, table), tied.tolist(), tests, adjust(p).tolist())
+    tied = np.zeros(len(sides), dtype=np.bool_) if best is None else tied_with_best(best, p, adjustment=adjustment)
+    columns = (ranks(values, table), joint_ranks(values, table), tied.tolist(), tests, adjust(p, adjustment).tolist())
     return Standings(
         metric=metric,
         rows=tuple(Standing(*row) for row in zip(values.tolist(), *columns, strict=True)),

@@ -1,4 +1,4 @@
-"""The bootstrap against scikit-learn replicate by replicate, what it costs for a whole leaderboard, and DeLong.
+"""The bootstrap against scikit-learn replicate by replicate and for a leaderboard; DeLong; near-duplicates.
 
 Both compute the same replicates in turn in one process, and the median of the paired ratios is asserted. The cost is
 processor time, which other processes on the machine stretch less than the clock.
@@ -15,9 +15,10 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score, f1_score, log_loss, roc_auc_score
 from threadpoolctl import threadpool_limits
 
+from benchmark.data.lookalikes import near_pairs
 from benchmark.evaluate.delong import aurocs
 from benchmark.evaluate.metrics import Classification
-from benchmark.evaluate.resample import patient_weights, replicate
+from benchmark.evaluate.resample import estimates, patient_weights
 from benchmark.evaluate.threshold import Threshold
 
 ROWS, EACH, ROUNDS, FEW = 1000, 4, 5, 20
@@ -44,7 +45,7 @@ def test_the_bootstrap_is_many_times_faster_than_scikit_learn_and_affordable(req
 
     def ours(replicates: int = 1024, cells: int = 1) -> float:
         start = time.process_time()
-        replicate([table] * cells, GROUPS, replicates=replicates, fingerprint="bench")
+        estimates([table] * cells, GROUPS, replicates=replicates, fingerprint="bench")
         return (time.process_time() - start) / replicates
 
     def scikit_learn() -> float:
@@ -81,3 +82,22 @@ def test_delong_of_a_hundred_thousand_rows_takes_under_a_second(request: pytest.
 
     timer.extra_info["processor_s"] = timer.pedantic(seconds, rounds=3)
     assert timer.extra_info["processor_s"] < 1
+
+
+def test_near_duplicates_among_a_hundred_thousand_hashes_take_under_half_a_minute(
+    request: pytest.FixtureRequest,
+) -> None:
+    if request.config.getoption("benchmark_disable"):
+        pytest.skip("speed is measured by 'tox -e bench'")
+    timer: BenchmarkFixture = request.getfixturevalue("benchmark")
+    hashes = np.random.default_rng(5).integers(2**63, size=100_000, dtype=np.uint64)
+
+    def seconds() -> float:
+        """Every pair, though an audit compares only those of two parts."""
+        start = time.process_time()
+        found = sum(len(ours) for ours, _ in near_pairs(hashes, hashes))
+        assert found >= len(hashes)
+        return time.process_time() - start
+
+    timer.extra_info["processor_s"] = timer.pedantic(seconds, rounds=1)
+    assert timer.extra_info["processor_s"] < 30

@@ -10,7 +10,7 @@ from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
 from benchmark.errors import BadInput
 from benchmark.evaluate.compare import Difference, Side, by_class, paired, unpaired
-from benchmark.evaluate.resample import estimates, replicate
+from benchmark.evaluate.resample import Statistic, estimates, replicate
 
 CLASSES = ("no", "yes")
 
@@ -72,7 +72,7 @@ def test_swapping_the_sides_turns_the_sign_and_the_interval():
     assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
 
 
-class Mean:
+class Mean(Statistic):
     """Weighted mean of one value per sample."""
 
     def __init__(self, values):

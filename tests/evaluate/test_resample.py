@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import special, stats
 
+from benchmark.evaluate.compare import Difference
 from benchmark.evaluate.metrics import Areas, Classification
 from benchmark.evaluate.resample import (
+    NO_INTERVAL,
+    Parts,
+    Statistic,
+    absolute_interval,
     bca_interval,
     estimates,
     jackknife,
@@ -17,10 +22,11 @@ from benchmark.evaluate.resample import (
     percentile_interval,
     plug_in,
     replicate,
+    replicate_parts,
 )
 
 
-class Mean:
+class Mean(Statistic):
     """Weighted mean of one value per sample."""
 
     def __init__(self, values):
@@ -217,3 +223,74 @@ def test_both_intervals_of_auroc_cover_the_truth_where_patients_have_several_pic
             covered[method] += interval.low <= truth <= interval.high
     assert 0.93 <= covered["percentile"] / 500 <= 0.97
     assert 0.93 <= covered["bca"] / 500 <= 0.97
+
+
+# --------------------------------------------------------------------------------------------- sums of absolute values
+
+
+def calibrated(rng, patients, *, boldness=1.0):
+    """Three pictures a patient: log-odds that are right, told ``boldness`` times as far from 0; (labels, scores)."""
+
+    def alike():
+        return np.sqrt(0.5) * (rng.normal(size=(patients, 1)) + rng.normal(size=(patients, 3)))
+
+    odds = 1.2 * alike()
+    labels = (stats.norm.cdf(alike()) < special.expit(odds)).astype(np.int64)
+    return labels.ravel(), special.expit(boldness * odds).ravel()
+
+
+def probabilities(labels, score):
+    scores = np.column_stack([1 - score, score])
+    return Classification("binary", labels, scores, classes=("a", "b"), probabilities=True)
+
+
+def test_parts_of_the_calibration_error_add_up_to_it_and_keep_their_bins_in_resamples():
+    labels, score = calibrated(np.random.default_rng(1), 30, boldness=2.0)
+    table, groups = probabilities(labels, score), np.repeat(np.arange(30), 3)
+    (found,) = replicate_parts([table], groups, replicates=50, fingerprint="x")
+    parts = found["ece"]
+    assert np.abs(parts.figures).sum() == pytest.approx(plug_in(table)["ece"])
+    bins = np.array_split(np.argsort(score, kind="stable"), 10)
+    weights = patient_weights(groups, replicates=50, fingerprint="x")[:, groups]
+    by_hand = [[(w * (score - labels))[b].sum() / w.sum() for w in weights] for b in bins]
+    assert parts.replicates == pytest.approx(np.array(by_hand))
+    assert "ece" not in replicate([table], groups, replicates=2, fingerprint="x")[0]
+
+
+def test_a_sum_whose_parts_are_all_sure_has_the_interval_of_the_signed_sum():
+    errors = np.random.default_rng(2).normal(0, 0.01, (3, 2000))
+    figures = np.array([0.5, -0.7, 0.9])
+    found = absolute_interval(Parts(figures, figures[:, None] + errors, 50))
+    signed = (np.sign(figures)[:, None] * errors).sum(axis=0)
+    assert (found.low, found.high) == pytest.approx(2.1 - np.quantile(signed, [0.975, 0.025]))
+    nothing = absolute_interval(Parts(0 * figures, errors, 50))
+    assert nothing.low == 0
+
+
+@pytest.mark.parametrize(("boldness", "least"), [(1.0, 0.93), (2.5, 0.93)])
+def test_the_interval_of_the_calibration_error_covers_it_where_it_is_0_and_where_it_is_not(boldness, least):
+    """300 data sets of 100 patients; the percentile interval would leave a perfect calibration out nearly always."""
+    rng, groups, covered, percentile = np.random.default_rng(4), np.repeat(np.arange(100), 3), 0, 0
+    odds = np.sort(1.2 * np.random.default_rng(0).normal(size=1_000_000))
+    gaps = (special.expit(boldness * odds) - special.expit(odds)).reshape(10, -1).mean(axis=1)
+    truth = np.abs(gaps).mean()
+    for i in range(300):
+        table = probabilities(*calibrated(rng, 100, boldness=boldness))
+        (found,) = replicate_parts([table], groups, replicates=300, fingerprint=f"{i}")
+        interval = absolute_interval(found["ece"])
+        covered += interval.low <= truth <= interval.high
+        percentile += np.quantile(np.abs(found["ece"].replicates).sum(axis=0), 0.025) <= truth
+    assert covered / 300 >= least
+    assert percentile < covered
+    assert boldness != 1 or percentile < 30
+
+
+def test_a_difference_of_calibration_errors_has_no_interval_and_says_why():
+    rng, groups = np.random.default_rng(5), np.repeat(np.arange(20), 3)
+    labels, score = calibrated(rng, 20)
+    difference = Difference(probabilities(labels, score), probabilities(labels, score**2))
+    (found,) = estimates([difference], groups, replicates=50, fingerprint="x")
+    assert np.isnan(found["ece"].low)
+    assert found["ece"].value != 0
+    assert found["ece"].why_undefined == NO_INTERVAL.why_undefined
+    assert found["brier"].low < found["brier"].high

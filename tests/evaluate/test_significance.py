@@ -12,14 +12,17 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
+from statsmodels.stats.contingency_tables import mcnemar as mcnemar_of_statsmodels
+from statsmodels.stats.multitest import multipletests
 
 from benchmark.evaluate.metrics import Areas, Classification
+from benchmark.evaluate.resample import Statistic
 from benchmark.evaluate.significance import adjust, mcnemar, sign_flip_test
 
 CLASSES = ("a", "b")
 
 
-class Mean:
+class Mean(Statistic):
     """Weighted mean of one value per sample."""
 
     def __init__(self, values):
@@ -216,3 +219,19 @@ def test_adjusted_values_are_those_of_r():
     assert adjust(p, "benjamini-hochberg") == pytest.approx([0.02, 0.04, np.nan, 0.04, 0.02], nan_ok=True)
     assert np.isnan(adjust(np.array([np.nan]))).all()
     assert np.isnan(adjust(np.array([np.nan]), "benjamini-hochberg")).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(p=st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_adjusted_values_are_those_of_statsmodels(p):
+    for ours, theirs in (("holm", "holm"), ("benjamini-hochberg", "fdr_bh")):
+        assert adjust(np.array(p), ours) == pytest.approx(multipletests(p, method=theirs)[1], abs=1e-12)
+
+
+@settings(max_examples=50, deadline=None)
+@given(only_first=st.integers(0, 40), only_second=st.integers(0, 40))
+def test_mcnemar_is_the_exact_test_of_statsmodels(only_first, only_second):
+    first = np.repeat([True, False, True], [only_first, only_second, 5])
+    second = np.repeat([False, True, True], [only_first, only_second, 5])
+    theirs = mcnemar_of_statsmodels([[5, only_first], [only_second, 0]], exact=True).pvalue
+    assert mcnemar(first, second).p_exact == pytest.approx(theirs)
