@@ -118,9 +118,9 @@ def factorial(specs: Sequence[CellSpec], values: Floats, replicates: Floats, gro
     """Read the three axes as a designed experiment.
 
     An effect of a level is the mean of its paired differences from the base level: pairs of variants of one model that
-    differ in this axis alone, each variant with the mean over its seeds. Over the models it is the mean of their own
-    effects, so that a model with more variants has no more weight. The models are the ones at hand, not a sample of
-    models, and training again is not part of it: intervals cover other patients.
+    differ in this axis alone, each with its mean over the seeds that both have. Over the models it is the mean of
+    their own effects, so that a model with more variants has no more weight. The models are the ones at hand, not a
+    sample of models, and training again is not part of it: intervals cover other patients.
 
     * Base of the augmentations is ``none``, of the heads the first linear one: the head ``none`` has nothing to train
       where the towers are frozen, and so nothing to be paired with there. Where the rows lack them it is the first.
@@ -179,7 +179,7 @@ class _Design:
     """Which rows there are, by model and variant."""
 
     def __init__(self, specs: Sequence[CellSpec]) -> None:
-        self.size = len(specs)
+        self.specs = specs
         self.models: defaultdict[str, defaultdict[Variant, list[int]]] = defaultdict(lambda: defaultdict(list))
         for i, spec in enumerate(specs):
             self.models[spec.model][Variant(spec.regime, spec.augmentation, spec.head)].append(i)
@@ -193,34 +193,57 @@ class _Design:
 
     def mean(self, model: str, variant: Variant) -> Floats:
         """(k,) weights that give the mean of a variant over its seeds."""
-        seeds = self.models[model][variant]
-        weights = np.zeros(self.size)
-        weights[seeds] = 1 / len(seeds)
-        return weights
+        return self._mean(self.models[model][variant])
 
     def differences(self, axis: Axis, level: str, base: str) -> Iterator[_Difference]:
         """Every pair of variants that differ in this axis alone."""
-        for model, variants in self.models.items():
-            for variant in [v for v in variants if v != FROZEN and getattr(v, axis) == level]:
-                other = _at(variant, axis, base)
-                if other in variants:
-                    regime = "" if axis == "regime" else variant.regime
-                    yield _Difference(model, regime, self.mean(model, variant) - self.mean(model, other))
+        for model, variant in self._with(axis, level):
+            contrast = self._contrast(model, [variant], [_at(variant, axis, base)])
+            if contrast is not None:
+                yield _Difference(model, "" if axis == "regime" else variant.regime, contrast)
 
     def interactions(self, augmentation: str, base: str, head: str, base_head: str) -> Iterator[_Difference]:
         """Every four variants that the interaction is a difference of differences of."""
-        with_head = {(d.model, d.regime): d.contrast for d in self._of_augmentation(augmentation, base, head)}
-        for of_base in self._of_augmentation(augmentation, base, base_head):
-            contrast = with_head.get((of_base.model, of_base.regime))
-            if contrast is not None:
-                yield of_base._replace(contrast=contrast - of_base.contrast)
+        for model, variant in self._with("augmentation", augmentation):
+            if variant.head == head:
+                plain, of_base_head = variant._replace(augmentation=base), variant._replace(head=base_head)
+                neither = plain._replace(head=base_head)
+                contrast = self._contrast(model, [variant, neither], [plain, of_base_head])
+                if contrast is not None:
+                    yield _Difference(model, variant.regime, contrast)
 
-    def _of_augmentation(self, augmentation: str, base: str, head: str) -> Iterator[_Difference]:
-        for model, variants in self.models.items():
-            for variant in [v for v in variants if (v.augmentation, v.head) == (augmentation, head)]:
-                other = variant._replace(augmentation=base)
-                if other in variants:
-                    yield _Difference(model, variant.regime, self.mean(model, variant) - self.mean(model, other))
+    def _with(self, axis: Axis, level: str) -> list[tuple[str, Variant]]:
+        """Models and their trained variants of a level."""
+        return [
+            (model, variant)
+            for model, variants in self.models.items()
+            for variant in variants
+            if variant != FROZEN and getattr(variant, axis) == level
+        ]
+
+    def _contrast(self, model: str, plus: Sequence[Variant], minus: Sequence[Variant]) -> Floats | None:
+        """(k,) weights of some variants less others, over the seeds that all have; None where there are none."""
+        variants = self.models[model]
+        rows = [variants.get(variant, []) for variant in (*plus, *minus)]
+        seeds = [{self.specs[i].seed for i in of} for of in rows if not self._stands_for_every_seed(of)]
+        shared = set.intersection(*seeds)
+        if not shared or not all(rows):
+            return None
+        kept = [
+            of if self._stands_for_every_seed(of) else [i for i in of if self.specs[i].seed in shared] for of in rows
+        ]
+        means = np.array([self._mean(of) for of in kept])
+        contrast: Floats = means[: len(plus)].sum(axis=0) - means[len(plus) :].sum(axis=0)
+        return contrast
+
+    def _stands_for_every_seed(self, rows: Sequence[int]) -> bool:
+        """Whether nothing in them is random: frozen towers of published weights, which are run once."""
+        return any(self.specs[i].regime == "frozen" and not self.specs[i].random_weights for i in rows)
+
+    def _mean(self, rows: Sequence[int]) -> Floats:
+        weights = np.zeros(len(self.specs))
+        weights[list(rows)] = 1 / len(rows)
+        return weights
 
 
 def _at(variant: Variant, axis: Axis, level: str) -> Variant:

@@ -20,13 +20,13 @@ AUGMENTATION = {"none": 0.0, "eda": 0.01, "mllm": 0.04}
 HEAD = {"none": 0.0, "linear-8": 0.03, "mlp-8": 0.05}
 
 
-def spec(model="A", regime="full", augmentation="none", head="linear-8", seed=0) -> CellSpec:
+def spec(model="A", regime="full", augmentation="none", head="linear-8", seed=0, weights="published") -> CellSpec:
     return CellSpec(
         model=model,
         model_version="1",
         provider="test",
         scale="tiny",
-        weights="published",
+        weights=weights,
         regime=regime,
         augmentation=augmentation,
         head=head,
@@ -152,6 +152,26 @@ def test_rows_that_are_missing_are_missed_by_their_pairs_alone():
     assert {(m.augmentation, m.head) for m in found.means if m.regime == "full"} == set(product(AUGMENTATION, HEAD)) - {
         ("eda", "mlp-8")
     }
+
+
+def test_pairs_are_of_one_seed_and_a_frozen_row_of_published_weights_is_of_every_seed():
+    """Seed 1 starts 0.4 higher; where only one side has it, it is not compared with seed 0."""
+    both = [spec(seed=s, weights=f"random:{s}") for s in (0, 1)]
+    eda = [spec(augmentation="eda", seed=1, weights="random:1")]
+    assert effect(read([*both, *eda], [0.5, 0.9, 0.95]), "augmentation", "eda").estimate.value == pytest.approx(0.05)
+    assert not read([both[0], *eda], [0.5, 0.95]).effects
+    trained = [spec(regime="heads", seed=s) for s in (1, 2)]
+    frozen = spec(regime="frozen", head="none")
+    assert effect(read([frozen, *trained], [0.5, 0.6, 0.8]), "regime", "heads").estimate.value == pytest.approx(0.2)
+    thawed = [row.model_copy(update={"weights": "random:0"}) for row in (frozen, *trained)]
+    assert not read(thawed, [0.5, 0.6, 0.8]).effects
+
+
+def test_an_interaction_is_taken_over_the_seeds_that_all_four_have():
+    rows = [spec(augmentation=a, head=h, seed=s) for a, h, s in product(("none", "eda"), ("linear-8", "mlp-8"), (0, 1))]
+    values = np.array([0.5, 0.9, 0.5, 0.9, 0.5, 0.9, 0.6, np.nan])
+    (found,) = read(rows, values).interactions
+    assert found.estimate.value == pytest.approx(0.1)
 
 
 def test_points_over_models_compare_the_same_models():
