@@ -252,7 +252,7 @@ def report(
     """Write the leaderboard of a finished, interrupted or running run again, or of several runs together.
 
     A RUN is a run folder or a bundle. Several are joined, row by row, where they have one dataset, split and
-    evaluation; others are refused. No file of a run is changed.
+    evaluation; others are refused. No result of a run is changed.
 
     Pictures of patients are on the pages only if a run itself was given --include-images.
 
