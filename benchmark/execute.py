@@ -506,21 +506,15 @@ def _pairs(
 
 
 def _costs(model: VisionLanguageModel, bench: Bench, stage: Stage) -> Profile:
-    """Rates on one batch of the dataset's own pictures and reports, and the size of the towers."""
-    stage("measuring throughput")
+    """What the encoders cost, measured on one batch of the dataset's own pictures and reports."""
+    stage("measuring cost")
     batch = min(bench.config.encode_batch, len(bench.dataset))
-    images, texts = profile.rates(
+    return profile.measure(
         model,
         bench.dataset.pixels[:batch],
         bench.distinct_reports[:batch],
         device=bench.device,
         precision=bench.config.precision,
-    )
-    return Profile(
-        images_per_s=images,
-        texts_per_s=texts,
-        images_per_gflop=images / profile.matmul_gflops(bench.device),
-        parameters=profile.parameters(model),
     )
 
 
@@ -569,7 +563,9 @@ def _evaluated(
         left_out=evaluation.left_out | ({MAPS_EVALUATOR: maps.why_not} if maps and maps.why_not else {}),
         profile=replace_profile(
             costs,
-            peak_memory_mb=profile.peak_memory_mb(bench.device) if unit.kind != "naive" else float("nan"),
+            peak_memory_mb=max(profile.peak_memory_mb(bench.device), costs.peak_memory_mb)
+            if unit.kind != "naive"
+            else float("nan"),
             evaluate_s=time.perf_counter() - start,
         ),
         provenance=bench.provenance | ({"model": origin} if origin else {}),
