@@ -68,20 +68,46 @@ def measure(
     device: torch.device,
     precision: str,
 ) -> Profile:
-    """What a run records of every model's encoders, from one batch of pictures and one of texts (or none).
+    """What a run records of every model's encoders, from one batch of pictures and one of texts (or none)."""
+    with inference(model), autocast(device, precision):
+        batch = next(preprocessed(model, pixels, [range(len(pixels))], device=device))
+        images, texts_rate = _rates(model, batch, texts, device)
+        return completed(model, batch[:1], texts, images, texts_rate, device=device, precision=precision)
+
+
+def completed(
+    model: VisionLanguageModel,
+    picture: Tensor,
+    texts: Sequence[str],
+    images_rate: float,
+    texts_rate: float,
+    *,
+    device: torch.device,
+    precision: str,
+    calls: int = LATENCY_CALLS,
+    seconds: float = LATENCY_S,
+) -> Profile:
+    """All that is known of a model's encoders once their rates were measured: to be called just after that.
 
     Training and evaluation have no part in it, except that the peak memory is the highest since it was last reset.
     It is reset here once more, for the matrix product at the end belongs to no model.
+
+    Args:
+        model: in eval mode, under the autocast context of the precision.
+        picture: (1, 3, H, W), prepared and on the device.
+        texts: one batch, for the operations of a text; not looked at where their rate is NaN.
+        images_rate: images/s.
+        texts_rate: texts/s; NaN where the model encodes none.
+        device: where the model is.
+        precision: of the run.
+        calls: for the latency.
+        seconds: for the latency.
     """
-    with inference(model), autocast(device, precision):
-        batch = next(preprocessed(model, pixels, [range(len(pixels))], device=device))
-        images_rate, texts_rate = _rates(model, batch, texts, device)
-        yardstick = matmul_gflops(device)
-        one = batch[:1]
-        delay = latency(model, one, device=device)
-        per_image = gflops(lambda: model.encode_image(one))
-        has_texts = not math.isnan(texts_rate)
-        per_text = gflops(lambda: model.encode_text(texts)) / len(texts) if has_texts else math.nan
+    yardstick = matmul_gflops(device)
+    delay = latency(model, picture, device=device, calls=calls, seconds=seconds)
+    has_texts = not math.isnan(texts_rate)
+    per_image = gflops(lambda: model.encode_image(picture))
+    per_text = gflops(lambda: model.encode_text(texts)) / len(texts) if has_texts else math.nan
     peak = peak_memory_mb(device)
     product = product_gflops(device, precision, yardstick)
     reset_peak_memory(device)
