@@ -38,7 +38,7 @@ from benchmark.evaluate.pointing import Pointed
 from benchmark.evaluate.protocol import Space, evaluate
 from benchmark.heads import ProjectionPair
 from benchmark.model import BuildRequest, Features, ModelEntry, NaiveModel, RewordContext, VisionLanguageModel
-from benchmark.plan import FROZEN, Unit
+from benchmark.plan import FROZEN, Candidate, Unit
 from benchmark.registry import Registered
 from benchmark.result import (
     MAPS_EVALUATOR,
@@ -301,16 +301,23 @@ def _keep_weights(model: VisionLanguageModel, pair: ProjectionPair, stem: Path) 
 
 
 def _build(unit: Unit, bench: Bench) -> VisionLanguageModel:
-    weights = unit.candidate.at(unit.seed)
+    return build(unit.candidate, unit.seed, bench.config, bench.device, bench.train_reports)
+
+
+def build(
+    candidate: Candidate, seed: int, config: RunConfig, device: torch.device, reports: tuple[str, ...]
+) -> VisionLanguageModel:
+    """Build a candidate from the weights of a seed; ``reports`` are all that its tokenizer may learn from."""
+    weights = candidate.at(seed)
     request = BuildRequest(
-        scale=bench.config.scale,
+        scale=config.scale,
         weights=weights.path or ("random" if weights.kind == "random" else "pretrained"),
         files=weights.files,
-        device=str(bench.device),
-        seed=unit.seed,
-        train_reports=bench.train_reports,
+        device=str(device),
+        seed=seed,
+        train_reports=reports,
     )
-    return make_encoder(unit.candidate.registered, request)
+    return make_encoder(candidate.registered, request)
 
 
 def make_encoder(registered: Registered[ModelEntry], request: BuildRequest) -> VisionLanguageModel:
@@ -506,21 +513,15 @@ def _pairs(
 
 
 def _costs(model: VisionLanguageModel, bench: Bench, stage: Stage) -> Profile:
-    """Rates on one batch of the dataset's own pictures and reports, and the size of the towers."""
-    stage("measuring throughput")
+    """What the encoders cost, measured on one batch of the dataset's own pictures and reports."""
+    stage("measuring cost")
     batch = min(bench.config.encode_batch, len(bench.dataset))
-    images, texts = profile.rates(
+    return profile.measure(
         model,
         bench.dataset.pixels[:batch],
         bench.distinct_reports[:batch],
         device=bench.device,
         precision=bench.config.precision,
-    )
-    return Profile(
-        images_per_s=images,
-        texts_per_s=texts,
-        images_per_gflop=images / profile.matmul_gflops(bench.device),
-        parameters=profile.parameters(model),
     )
 
 
@@ -569,7 +570,9 @@ def _evaluated(
         left_out=evaluation.left_out | ({MAPS_EVALUATOR: maps.why_not} if maps and maps.why_not else {}),
         profile=replace_profile(
             costs,
-            peak_memory_mb=profile.peak_memory_mb(bench.device) if unit.kind != "naive" else float("nan"),
+            peak_memory_mb=max(profile.peak_memory_mb(bench.device), costs.peak_memory_mb)
+            if unit.kind != "naive"
+            else float("nan"),
             evaluate_s=time.perf_counter() - start,
         ),
         provenance=bench.provenance | ({"model": origin} if origin else {}),
@@ -579,7 +582,6 @@ def _evaluated(
 
 def failed(unit: Unit, spec: CellSpec, provenance: dict[str, Any], error: BaseException) -> CellResult:
     """The record of a cell that raised."""
-    tail = "".join(traceback.format_exception(error)[-TRACEBACK_LINES:])
     card = unit.candidate.registered.entry.card
     return CellResult(
         id=spec.id,
@@ -587,9 +589,15 @@ def failed(unit: Unit, spec: CellSpec, provenance: dict[str, Any], error: BaseEx
         title=card.title,
         inputs=card.inputs,
         status="failed",
-        failure=Failure(kind=type(error).__name__, message=str(error), traceback_tail=tail),
+        failure=failure_of(error),
         provenance=provenance,
     )
+
+
+def failure_of(error: BaseException) -> Failure:
+    """What is kept of an exception."""
+    tail = "".join(traceback.format_exception(error)[-TRACEBACK_LINES:])
+    return Failure(kind=type(error).__name__, message=str(error), traceback_tail=tail)
 
 
 def replace_profile(costs: Profile, **changes: float) -> Profile:

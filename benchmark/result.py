@@ -112,6 +112,23 @@ class Profile(_Record):
     adapt_s: Number = math.nan
     """Seconds spent training; NaN where nothing was trained."""
     evaluate_s: Number = math.nan
+    """Seconds spent on probes and the other evaluators, intervals included."""
+    latency_p50_ms: Number = math.nan
+    """Milliseconds that the image encoder takes for one picture at a time, prepared and on the device: the median."""
+    latency_p95_ms: Number = math.nan
+    latency_p99_ms: Number = math.nan
+    latency_calls: int = 0
+    """Calls that these are percentiles of."""
+    gflops_per_image: Number = math.nan
+    """10^9 operations of the image encoder for one picture, a multiplication and an addition counted as two."""
+    gflops_per_text: Number = math.nan
+    """The same of the text encoder, averaged over the texts of one batch with their padding."""
+    matmul_gflops: Number = math.nan
+    """10^9 operations a second of a matrix product at the run's precision, timed in the same run."""
+    flops_utilisation: Number = math.nan
+    """``images_per_s * gflops_per_image / matmul_gflops``."""
+    bytes_per_study: int = 0
+    """Of the stored vectors of one sample: pooled features of its picture and, where texts are encoded, its report."""
 
 
 class Failure(_Record):

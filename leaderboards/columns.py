@@ -103,11 +103,41 @@ def all_columns(task: Task) -> tuple[Column, ...]:
         _measured("few_shot_k16", primary, "few", "16 per class", "The primary metric from sixteen per class."),
         _cost("images_per_s", "Images/s", "Pictures encoded per second.", lambda p: p.images_per_s),
         _cost("texts_per_s", "Texts/s", "Texts encoded per second.", lambda p: p.texts_per_s),
+        Column(
+            *("latency", "cost", "Latency ms", "Milliseconds for one picture at a time, in the median.", _latency, True)
+        ),
+        _cost(
+            "gflops_per_image",
+            "GFLOPs/image",
+            "10^9 operations for one picture, a multiplication and an addition counted as two.",
+            lambda p: p.gflops_per_image,
+            low=True,
+        ),
+        _cost(
+            "utilisation",
+            "FLOPs utilisation",
+            "Operations per second of the image encoder over those of a matrix product in the same run.",
+            lambda p: p.flops_utilisation,
+        ),
         _cost(
             "parameters", "Parameters", "Of both towers, heads left out.", lambda p: p.parameters or math.nan, low=True
         ),
         _cost("peak_memory", "Peak MiB", "Highest memory use, in MiB.", lambda p: p.peak_memory_mb, low=True),
+        _cost(
+            "bytes_per_study",
+            "Bytes/study",
+            "Of the stored vectors of a picture and its report.",
+            lambda p: p.bytes_per_study or math.nan,
+            low=True,
+        ),
         _cost("adapt_s", "Training s", "Seconds spent training this row.", lambda p: p.adapt_s, low=True),
+        _cost(
+            "evaluate_s",
+            "Probing s",
+            "Seconds spent on this row's probes, other evaluators and intervals.",
+            lambda p: p.evaluate_s,
+            low=True,
+        ),
     )
 
 
@@ -199,3 +229,15 @@ def _cost(key: str, label: str, explanation: str, value_of: Callable[[Profile], 
         return None if math.isnan(value) else Shown(compact(value), value, explanation)
 
     return Column(key, "cost", label, explanation, read, low)
+
+
+def _latency(result: CellResult) -> Shown | None:
+    """The median, with the slower calls in its title."""
+    costs = result.profile
+    if math.isnan(costs.latency_p50_ms):
+        return None
+    title = (
+        f"median of {costs.latency_calls} calls with one picture; "
+        f"95% took at most {costs.latency_p95_ms:.3g} ms, 99% at most {costs.latency_p99_ms:.3g} ms"
+    )
+    return Shown(compact(costs.latency_p50_ms), costs.latency_p50_ms, title)

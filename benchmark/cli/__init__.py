@@ -16,6 +16,7 @@ from benchmark.cli.data import data
 from benchmark.cli.doctor import doctor
 from benchmark.cli.experiments import experiment
 from benchmark.cli.models import check_model, models, weights
+from benchmark.cli.profiling import profile
 from benchmark.cli.published import check_row
 from benchmark.cli.runs import bundle, report, run
 from benchmark.errors import BenchmarkError
@@ -63,4 +64,5 @@ def main(context: click.Context) -> None:
 
 
 for verb in (run, report, bundle, compare, gate, experiment, models, check_model, check_row, data, weights, doctor):
+for verb in (run, report, compare, gate, experiment, models, check_model, check_row, profile, data, weights, doctor):
     main.add_command(verb)

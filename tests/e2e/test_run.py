@@ -135,9 +135,9 @@ def test_encoders_run_once_per_weights_and_image_set(
     """The frozen and heads cells of a model share one pass over the pictures and one over the distinct texts."""
     from benchmark import profile
     from benchmark.embed import Extractor
+    from benchmark.result import Profile
 
-    monkeypatch.setattr(profile, "images_per_s", lambda *_, **__: 1.0)
-    monkeypatch.setattr(profile, "texts_per_s", lambda *_, **__: 1.0)
+    monkeypatch.setattr(profile, "measure", lambda *_, **__: Profile())
     extractors: list[Extractor] = []
     build = Extractor.__init__
 
