@@ -1,4 +1,4 @@
-"""Rows that every benchmark must beat: features that need no encoder, under the same probe as all others.
+"""Rows that every benchmark must beat: features that need no trained encoder, under the same probe as all others.
 
 What is fitted (medians, categories, vocabulary) is fitted on the train rows alone. Standardising and classifying are
 the probe's job.
@@ -57,6 +57,24 @@ IMAGE_STATISTICS_CARD = ModelCard(
     title="Image statistics",
     summary="Sees the grey-level histogram and the size of the picture, and no anatomy: "
     "where it is above chance, scanner, export or exposure go with the label.",
+    paper=_OWN,
+    licence="Apache-2.0",
+    inputs=("image",),
+)
+RANDOM_PIXELS_CARD = ModelCard(
+    name="random-pixels",
+    title="Random projection of pixels",
+    summary="Sees the grey picture at 64 px through a random matrix: "
+    "an encoder that does no better has learned nothing that a linear probe of pixels would not find.",
+    paper="Johnson & Lindenstrauss, Contemporary Mathematics 26:189-206 (1984), doi:10.1090/conm/026/737400",
+    licence="Apache-2.0",
+    inputs=("image",),
+)
+RANDOM_ENCODER_CARD = ModelCard(
+    name="random-encoder",
+    title="Random encoder (thin ResNet, never trained)",
+    summary="Sees the grey picture at 64 px through a small ResNet with random filters: "
+    "what is above it was learned, and is not owed to the form of the network.",
     paper=_OWN,
     licence="Apache-2.0",
     inputs=("image",),
@@ -193,3 +211,9 @@ MAJORITY = ModelEntry(card=MAJORITY_CARD, build=build_majority, kind="naive", tr
 METADATA_ONLY = ModelEntry(card=METADATA_CARD, build=build_metadata_only, kind="naive", trainable=False)
 TFIDF_REPORT = ModelEntry(card=TFIDF_CARD, build=build_tfidf_report, kind="naive", trainable=False)
 IMAGE_STATISTICS = ModelEntry(card=IMAGE_STATISTICS_CARD, build=build_image_statistics, kind="naive", trainable=False)
+RANDOM_PIXELS = ModelEntry(
+    card=RANDOM_PIXELS_CARD, build="baselines.random_rows:build_pixels", kind="naive", trainable=False
+)
+RANDOM_ENCODER = ModelEntry(
+    card=RANDOM_ENCODER_CARD, build="baselines.random_rows:build_encoder", kind="naive", trainable=False
+)

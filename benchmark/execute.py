@@ -554,13 +554,14 @@ def _evaluated(
     stage("evaluating")
     start = time.perf_counter()
     evaluation = evaluate(spaces, bench.dataset, bench.split, bench.config.evaluation, evaluators=evaluators)
-    card = unit.candidate.registered.entry.card
+    entry = unit.candidate.registered.entry
     primary: Literal["pooled", "projected"] = "projected" if spec.regime == "heads" else "pooled"
     result = CellResult(
         id=spec.id,
         spec=spec,
-        title=card.title,
-        inputs=card.inputs,
+        title=entry.card.title,
+        inputs=entry.card.inputs,
+        naive=entry.naive,
         status="done",
         primary_space=primary,
         measurements=evaluation.measurements,
@@ -582,12 +583,13 @@ def _evaluated(
 
 def failed(unit: Unit, spec: CellSpec, provenance: dict[str, Any], error: BaseException) -> CellResult:
     """The record of a cell that raised."""
-    card = unit.candidate.registered.entry.card
+    entry = unit.candidate.registered.entry
     return CellResult(
         id=spec.id,
         spec=spec,
-        title=card.title,
-        inputs=card.inputs,
+        title=entry.card.title,
+        inputs=entry.card.inputs,
+        naive=entry.naive,
         status="failed",
         failure=failure_of(error),
         provenance=provenance,

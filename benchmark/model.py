@@ -119,6 +119,8 @@ class ModelCard(BaseModel):
     random_as: str = ""
     """Model of the same towers and objective, where published weights, and the input they were trained on, tell the two
     apart: in a run that has both, with random weights, this one has no rows of its own."""
+    naive: bool = False
+    """Whether this encoder is no contender but a row that every model must beat to have shown anything."""
     reported: tuple[ReportedFigures, ...] = ()
     """Figures printed in papers."""
     sizes: dict[Scale, Size] = {}
@@ -302,6 +304,11 @@ class ModelEntry:
     kind: Literal["encoder", "naive"] = "encoder"
     trainable: bool = True
     """Whether ``encode_image`` and ``encode_text`` pass gradients, so that the ``full`` regime exists."""
+
+    @property
+    def naive(self) -> bool:
+        """Whether its rows are ones that every model must beat: by its kind, or because its card says so."""
+        return self.kind == "naive" or self.card.naive
 
     @property
     def regimes(self) -> tuple[Regime, ...]:

@@ -147,7 +147,7 @@ def plan(
     impossible: dict[str, str] = {}
     units: list[Unit] = []
     random = {c.registered.name for c in candidates if c.random}
-    for candidate in sorted(candidates, key=lambda c: c.registered.entry.kind == "encoder"):
+    for candidate in sorted(candidates, key=lambda c: not c.registered.entry.naive):
         entry = candidate.registered.entry
         if candidate.random and entry.card.random_as in random - {candidate.registered.name}:
             collapsed[candidate.registered.name] = (

@@ -155,9 +155,9 @@ class Registry:
         return registry
 
     def models(self) -> Mapping[str, Registered[ModelEntry]]:
-        """Usable models by name: encoders, then naive rows, each in alphabetical order."""
+        """Usable models by name: encoders, then those that are naive rows, then rows without one, each by name."""
         entries = self._models.usable.values()
-        return {r.name: r for r in sorted(entries, key=lambda r: (r.entry.kind == "naive", r.name))}
+        return {r.name: r for r in sorted(entries, key=lambda r: (r.entry.kind == "naive", r.entry.naive, r.name))}
 
     def augmentations(self) -> Mapping[str, Registered[AugmentationEntry]]:
         """Usable augmentations by name, in alphabetical order; ``none`` and ``file`` are built in."""

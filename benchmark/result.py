@@ -200,6 +200,8 @@ class CellResult(_Record):
     """The model's name for readers."""
     inputs: tuple[str, ...]
     """What the classification score was computed from: ``image``, ``text``, ``structured`` or nothing."""
+    naive: bool = False
+    """Whether it is a row that every model must beat; older files leave it out, and had no such row with an encoder."""
     status: Literal["done", "failed"]
     primary_space: Literal["pooled", "projected"] = "pooled"
     """Which space this row is ranked by: pooled, but projected where only the heads were trained."""

@@ -15,6 +15,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
+from benchmark.evaluate.analysis import is_naive
 from benchmark.evaluate.metrics import primary_metric
 from benchmark.experiment import PRIMARY, Chart, Column, Difference, ExperimentRecord, Ran, Reported, on_axis
 from benchmark.result import CellResult, Estimate, Measurement, public, write_atomically
@@ -79,7 +80,7 @@ class Group:
     title: str
     lines: tuple[Line, ...]
     reference: bool
-    """Whether it is no encoder of pictures: a yardstick."""
+    """Whether it is a naive row: a yardstick."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def make_experiment_page(record: ExperimentRecord) -> ExperimentPage:
     rows = {run.name: _rows(run) for run in record.runs}
     columns = _present(record)
     chart, lines = _chart(record, rows)
-    yardsticks = {cell.spec.model for run in record.runs for cell in run.cells if cell.spec.start == "none"}
+    yardsticks = {cell.spec.model for run in record.runs for cell in run.cells if is_naive(cell)}
     return ExperimentPage(
         record=record,
         columns=columns,
@@ -304,7 +305,7 @@ def _chart(record: ExperimentRecord, rows: dict[str, dict[str, Row]]) -> tuple[M
             found = find(cell, column.evaluator, column.metric)
             if row is None or found is None or math.isnan(found.estimate.value):
                 continue
-            if cell.spec.start == "none" and chart.across not in ("model", "run"):
+            if is_naive(cell) and chart.across not in ("model", "run"):
                 lines[cell.title] = found.estimate.value  # it has no place on the axis
             else:
                 marks.append(_mark(cell, run, chart, found))
@@ -321,7 +322,7 @@ def _mark(cell: CellResult, run: Ran, chart: Chart, found: Measurement) -> figur
         value=found.estimate.value,
         low=found.estimate.low,
         high=found.estimate.high,
-        group=figures.REFERENCE if cell.spec.start == "none" else cell.spec.regime,
+        group=figures.REFERENCE if is_naive(cell) else cell.spec.regime,
     )
 
 
@@ -381,7 +382,7 @@ def _signed(value: float) -> str:
 
 def _class_lines(record: ExperimentRecord, rows: dict[str, dict[str, Row]]) -> Iterator[ClassLine]:
     for run in record.runs:
-        for cell in sorted(run.cells, key=lambda cell: cell.spec.start == "none"):  # yardsticks last
+        for cell in sorted(run.cells, key=is_naive):  # yardsticks last
             row, found = rows[run.name].get(cell.id), record.by_class.get(cell.id)
             if row is None or found is None:
                 continue

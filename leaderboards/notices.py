@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from benchmark.evaluate.analysis import is_naive
 from benchmark.result import CellResult, DatasetRecord, Finding, RewordingRecord, RunRecord
 
 if TYPE_CHECKING:
@@ -102,11 +103,11 @@ def _reasons(reasons: Sequence[str | None]) -> str:
 
 
 def _no_naive(rows: Sequence[Row]) -> Notice | None:
-    if not rows or any(row.result.spec.start == "none" for row in rows):
+    if not rows or any(is_naive(row.result) for row in rows):
         return None
     text = (
-        "Nothing here says what can be had without a model: the majority class, metadata, the report's words, picture"
-        " statistics. Run with all models to see them."
+        "Nothing here says what can be had for nothing: the majority class, metadata, the report's words, picture"
+        " statistics, random and ImageNet features. Run with all models to see them."
     )
     return Notice("warning", "No naive rows", text)
 

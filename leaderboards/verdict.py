@@ -57,7 +57,7 @@ def _skill(page: Page, rows: Sequence[Row], analysis: Analysis) -> str:
     if naive is None or any(row.skill is None for row in rows):
         return ""
     doubtful = [row.result.title for row in rows if row.skill is not None and not row.skill.shown]
-    what = f"the best row without a trained model ({naive.result.title}, {naive.shown.text})"
+    what = f"the best naive row ({naive.result.title}, {naive.shown.text})"
     if not doubtful:
         return f"Every model is shown to be better than {what}."
     if len(doubtful) == len(rows):

@@ -63,6 +63,8 @@ def main(context: click.Context) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-for verb in (run, report, bundle, compare, gate, experiment, models, check_model, check_row, data, weights, doctor):
-for verb in (run, report, compare, gate, experiment, models, check_model, check_row, profile, data, weights, doctor):
+for verb in (
+    *(run, report, bundle, compare, gate, experiment),
+    *(models, check_model, check_row, profile, data, weights, doctor),
+):
     main.add_command(verb)

@@ -173,7 +173,7 @@ def on_validation(result: CellResult, metric: str) -> float:
 
 def is_naive(result: CellResult) -> bool:
     """Whether a row is one that every model must beat to have shown anything."""
-    return result.spec.start == "none"
+    return result.naive or result.spec.start == "none"  # older files name only the latter
 
 
 def competes(result: CellResult) -> bool:
@@ -208,10 +208,16 @@ def choose(results: Sequence[CellResult], metric: str) -> Choice:
 def identity(record: RunRecord, results: Sequence[CellResult], samples: pd.DataFrame | None) -> str:
     """Digest of all that an analysis is made from: whoever has an analysis of the same digest need not make it."""
     cells = [
-        (result.id, result.status, result.primary_space, on_validation(result, primary_metric(record.dataset.task)))
+        (
+            result.id,
+            result.status,
+            result.primary_space,
+            is_naive(result),
+            on_validation(result, primary_metric(record.dataset.task)),
+        )
         for result in results
     ]
-    values = [[*cell[:3], None if math.isnan(cell[3]) else cell[3]] for cell in cells]
+    values = [[*cell[:4], None if math.isnan(cell[4]) else cell[4]] for cell in cells]
     groups = None if samples is None else samples.to_csv(index=False)
     settings = [record.replicates, record.adjustment, record.criterion, record.dataset.prevalence, groups]
     return digest([ANALYSIS_VERSION, record.split.fingerprint, settings, values])
