@@ -10,7 +10,7 @@ from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
 from benchmark.errors import BadInput
 from benchmark.evaluate.compare import Difference, Side, by_class, paired, unpaired
-from benchmark.evaluate.resample import Statistic, estimates, replicate
+from benchmark.evaluate.resample import Statistic, estimates, plug_in, replicate
 
 CLASSES = ("no", "yes")
 
@@ -213,3 +213,26 @@ def test_recall_of_several_labels_counts_the_positive_side():
         m.metric: m.estimate.value for m in by_class(side(rows, task="multilabel"), "probe_standard", replicates=5)
     }
     assert found == {"recall: no": 0.5, "recall: yes": 1.0, "precision: no": 0.5, "precision: yes": 1.0}
+
+
+def test_unpaired_differences_of_calibration_errors_have_no_interval_as_paired_ones_have_none():
+    rng = np.random.default_rng(9)
+    sides = [side(table(labels, a, groups)) for labels, a, groups in (scored(rng, 30, 2, signal=1.0) for _ in range(2))]
+    for found in (
+        unpaired(*sides, "probe_standard", replicates=60),
+        paired(sides[0], sides[0], "probe_standard", replicates=60),
+    ):
+        assert np.isnan(found["ece"].low)
+        assert "absolute values" in found["ece"].why_undefined
+        assert found["brier"].low <= found["brier"].value <= found["brier"].high
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_parts_of_a_calibration_error_add_up_to_its_mean_over_seeds(seeds):
+    rng = np.random.default_rng(10)
+    labels, _, groups = scored(rng, 30, 2, signal=1.0)
+    statistic = side(*(table(labels, rng.random(60), groups) for _ in range(seeds))).statistic("probe_standard")
+    parts = statistic.sums["ece"].parts(np.ones((60, 1)))
+    assert parts.shape == (10 * seeds, 1)
+    assert np.abs(parts).sum() == pytest.approx(plug_in(statistic)["ece"])
+    assert "ece" not in plug_in(statistic.smooth)
