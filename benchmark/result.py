@@ -362,6 +362,15 @@ def public(result: CellResult) -> CellResult:
     return result.model_copy(update={"failure": failure, "left_out": left_out})
 
 
+def public_config(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """A run's configuration with nothing of this machine in it: options of plug-ins may name folders."""
+    if isinstance(value, Mapping):
+        return {name: public_config(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [public_config(each) for each in value]
+    return _without_folders(value) if isinstance(value, str) else value
+
+
 def _without_folders(text: str) -> str:
     return ABSOLUTE_PATH.sub(lambda path: re.split(r"[\\/]", path[0])[-1], text)
 
