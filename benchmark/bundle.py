@@ -191,7 +191,7 @@ def _unpack(file: Path, into: Path) -> None:
                 target = into / name
                 target.parent.mkdir(exist_ok=True)
                 target.write_bytes(data)
-    # No table: pyarrow's kind of ValueError. Encrypted: a RuntimeError; packed in an unknown way: its NotImplementedError.
+    # No table: pyarrow's kind of ValueError. Encrypted, or packed in an unknown way: a RuntimeError.
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, pyarrow.ArrowInvalid) as error:
         raise Damaged(
             f"{file}: neither a run folder nor a whole bundle ({error}); give what 'run --out' or 'bundle' wrote"
