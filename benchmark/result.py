@@ -355,23 +355,15 @@ class RunRecord(_Record):
 
 def public(result: CellResult) -> CellResult:
     """The result with nothing of this machine in what went wrong: no traceback, and of paths only the last part."""
-    left_out = {name: _without_folders(why) for name, why in result.left_out.items()}
+    left_out = {name: without_folders(why) for name, why in result.left_out.items()}
     failure = result.failure
     if failure is not None:
-        failure = failure.model_copy(update={"message": _without_folders(failure.message), "traceback_tail": ""})
+        failure = failure.model_copy(update={"message": without_folders(failure.message), "traceback_tail": ""})
     return result.model_copy(update={"failure": failure, "left_out": left_out})
 
 
-def public_config(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """A run's configuration with nothing of this machine in it: options of plug-ins may name folders."""
-    if isinstance(value, Mapping):
-        return {name: public_config(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [public_config(each) for each in value]
-    return _without_folders(value) if isinstance(value, str) else value
-
-
-def _without_folders(text: str) -> str:
+def without_folders(text: str) -> str:
+    """A message with nothing of this machine's folders in it: of paths only the last part."""
     return ABSOLUTE_PATH.sub(lambda path: re.split(r"[\\/]", path[0])[-1], text)
 
 
