@@ -22,16 +22,19 @@ import tempfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.parquet
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.errors import BadInput
-from benchmark.result import CellResult, open_atomically, public
+from benchmark.result import CellResult, open_atomically, public, without_folders
 from benchmark.run_folder import Damaged, RunFolder, read_record
 
 SCHEMA_VERSION = 1
@@ -44,7 +47,7 @@ MEMBER = re.compile(r"run\.json|cells/[0-9a-f]+\.json|predictions/[0-9a-f]+\.par
 """What else a bundle may hold: no folder above or beside its own can be named."""
 
 MEMBER_LIMIT = 2**29
-"""Bytes of one member, unpacked: a table of predictions of millions of test samples."""
+"""Bytes of one member, unpacked, and once more when it is read: a table of predictions of millions of rows."""
 
 LIMIT = 2**33
 """Bytes of all members, unpacked."""
@@ -110,6 +113,7 @@ def write_bundle(folder: Path, file: Path, *, include_images: bool = False) -> C
     may_show = record.dataset.synthetic or include_images
     if include_images and not (record.dataset.synthetic or record.config.get("include_images")):
         raise BadInput(f"{folder} keeps no pictures; only a run with --include-images has some to put into a bundle")
+    record = record.model_copy(update={"config": _public_config(record.config)})
     members = {"run.json": record.model_dump_json(indent=1).encode()}
     for result in files.results(record):
         members[f"cells/{result.id}.json"] = _without_names(result).model_dump_json(indent=1).encode()
@@ -142,6 +146,15 @@ def numbered(predictions: pd.DataFrame) -> pd.DataFrame:
         mine = parts == part
         samples[mine] = [f"{part}-{place:07d}" for place in np.unique(names[mine], return_inverse=True)[1]]
     return predictions.assign(sample=samples, group=np.unique(predictions["group"], return_inverse=True)[1])
+
+
+def _public_config(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """A run's configuration with nothing of this machine in it: options of plug-ins may name folders."""
+    if isinstance(value, Mapping):
+        return {name: _public_config(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_public_config(each) for each in value]
+    return without_folders(value) if isinstance(value, str) else value
 
 
 def _without_names(result: CellResult) -> CellResult:
@@ -183,14 +196,27 @@ def _unpack(file: Path, into: Path) -> None:
                 data = archive.read(name)
                 if _member(data) != member:
                     raise Damaged(f"{file}: {name} is not what was put in; copy the bundle again")
+                if _inside(name, data) > MEMBER_LIMIT:
+                    raise BadInput(f"{file}: {name} would fill the memory once it is read; no run writes such a file")
                 target = into / name
                 target.parent.mkdir(exist_ok=True)
                 target.write_bytes(data)
-    # Encrypted members raise a RuntimeError, unknown kinds of compression its subclass NotImplementedError.
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+    # No table: pyarrow's kind of ValueError. Encrypted, or packed in an unknown way: a RuntimeError.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, pyarrow.ArrowInvalid) as error:
         raise Damaged(
             f"{file}: neither a run folder nor a whole bundle ({error}); give what 'run --out' or 'bundle' wrote"
         ) from error
+
+
+def _inside(name: str, data: bytes) -> int:
+    """Bytes of a member in memory: tables and maps are packed once more, and may be packed as thinly as a zip."""
+    if name.endswith(".npz"):
+        with zipfile.ZipFile(io.BytesIO(data)) as arrays:
+            return sum(info.file_size for info in arrays.infolist())
+    if name.endswith(".parquet"):
+        table = pyarrow.parquet.read_metadata(io.BytesIO(data))
+        return int(8 * table.num_rows * table.num_columns)
+    return len(data)
 
 
 def _check_sizes(archive: zipfile.ZipFile, file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import runpy
 import zipfile
@@ -37,8 +38,10 @@ def call(*words: object, code: int = 0) -> str:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run of two models, one of which failed."""
-    return make_run(tmp_path / "run", {"a": 1.0, "b": 0.5}, failing=("b",))
+    """A run of two models, one of which failed; a plug-in of it was told where its files are."""
+    options = {"mine": {"model": f"{RECORDED['FOLDER']}/model.bin", "places": [f"{RECORDED['FOLDER']}/a.txt"], "n": 3}}
+    config = {"augmentation_options": options}
+    return make_run(tmp_path / "run", {"a": 1.0, "b": 0.5}, failing=("b",), config=config)
 
 
 @pytest.fixture
@@ -77,6 +80,8 @@ def test_neither_names_of_samples_nor_folders_are_in_it(file: Path) -> None:
             data = archive.read(name)
             for secret in (b"smith", b"1957", b"annabel7"):
                 assert secret not in data, name
+        told = json.loads(archive.read("run.json"))["config"]["augmentation_options"]
+        assert told == {"mine": {"model": "model.bin", "places": ["a.txt"], "n": 3}}
         (table,) = [name for name in archive.namelist() if name.endswith(".parquet")]
         with archive.open(table) as opened_table:
             frame = pd.read_parquet(opened_table)
@@ -246,6 +251,43 @@ def test_more_members_than_the_limit_are_refused(file: Path, monkeypatch: pytest
     monkeypatch.setattr(bundle, "COUNT_LIMIT", 2)
     with pytest.raises(BadInput, match="may be made to fill the disk"), opened(file):
         pass
+
+
+def thin_table(rows: int) -> bytes:
+    """A table that is small as long as nobody reads it."""
+    buffer = io.BytesIO()
+    pd.DataFrame({"score_0": np.zeros(rows)}).to_parquet(buffer)
+    return buffer.getvalue()
+
+
+def thin_arrays(size: int) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, count=np.zeros(size, dtype=np.uint8))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), [("predictions/00ff.parquet", thin_table(10**6)), ("maps/00ff.npz", thin_arrays(10**7))]
+)
+def test_a_member_that_is_large_only_once_it_is_read_is_refused(
+    file: Path, monkeypatch: pytest.MonkeyPatch, name: str, data: bytes
+) -> None:
+    monkeypatch.setattr(bundle, "MEMBER_LIMIT", 10**6)
+    members = listed(members_of(file) | {name: data})
+    with zipfile.ZipFile(file, "w") as archive:
+        for member, content in members.items():
+            archive.writestr(member, content)
+    assert len(data) < 10**5
+    with pytest.raises(BadInput, match=f"{name} would fill the memory"), opened(file):
+        pass
+
+
+def test_a_table_that_is_none_is_refused(file: Path, tmp_path: Path) -> None:
+    members = listed(members_of(file) | {"predictions/00ff.parquet": b"PAR1 or not"})
+    with zipfile.ZipFile(file, "w") as archive:
+        for member, content in members.items():
+            archive.writestr(member, content)
+    assert "neither a run folder nor a whole bundle" in call("report", file, "--out", tmp_path / "site", code=2)
 
 
 @pytest.mark.parametrize("cut", [0, 10, -40])
