@@ -31,6 +31,15 @@ BIO_CLINICAL_BERT = WeightSource(
 """Alsentzer et al., Clinical NLP 2019, arXiv:1904.03323."""
 BIO_CLINICAL_VOCABULARY = BIO_CLINICAL_BERT.model_copy(update={"files": ("vocab.txt",), "tower": "tokenizer"})
 
+TIMM_RESNET50 = WeightSource(
+    repo_id="timm/resnet50.a1_in1k",
+    revision="767268603ca0cb0bfe326fa87277f19c419566ef",
+    files=("model.safetensors",),
+    tower="image tower",
+    licence="Apache-2.0",
+)
+"""Wightman, Touvron & Jégou, arXiv:2110.00476, recipe A1."""
+
 
 def sizes(*, paper: tuple[int, int, int], tiny: tuple[int, int, int], tiny_input: int = 64) -> dict[Scale, Size]:
     """Sizes of a model at both scales, each as (parameters, image_dim, text_dim); 224 px at scale ``paper``."""
@@ -235,4 +244,25 @@ CLIP = ModelEntry(
         sizes=sizes(paper=(148_965_376, 768, 512), tiny=(468_160, 64, 96)),
     ),
     build="baselines.clip:build",
+)
+
+IMAGENET_RESNET50 = ModelEntry(
+    card=ModelCard(
+        name="imagenet-resnet50",
+        title="ResNet-50 (ImageNet)",
+        summary="Features of a classifier of everyday objects, which has seen no medical picture and no report: "
+        "what medical and vision-language training must add to.",
+        paper="Wightman, Touvron & Jégou, ResNet strikes back: An improved training procedure in timm, "
+        "arXiv:2110.00476",
+        licence="Apache-2.0",
+        inputs=("image",),
+        encodes=("image",),
+        training_data="1.3 million photographs of ImageNet-1k with their classes; nothing medical.",
+        weights=(TIMM_RESNET50,),
+        sizes=sizes(paper=(23_508_032, 2048, 0), tiny=(513_152, 512, 0)),
+        published_only=True,
+        naive=True,
+    ),
+    build="baselines.imagenet:build",
+    trainable=False,
 )

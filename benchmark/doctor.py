@@ -178,13 +178,18 @@ def weights(registry: Registry, weights_dir: Path | None) -> Iterator[Line]:
         missing = lacking.setdefault(row["model"], [])
         if not row["present"]:
             missing.append(row["repo_id"] + (f" (by hand, from {row['address']})" if row["address"] else ""))
+
+    def or_random(model: str) -> str:
+        only = registry.models()[model].entry.card.published_only
+        return "" if only else ", or run it with --weights random"
+
     for model, missing in lacking.items():
         if missing:
             yield Line(
                 "weights",
                 "WARN",
                 f"{model}: not here: {', '.join(missing)}",
-                f"python -m benchmark weights fetch {model}, or run it with --weights random",
+                f"python -m benchmark weights fetch {model}{or_random(model)}",
             )
         else:
             yield Line("weights", "PASS", f"{model}: here")

@@ -119,6 +119,9 @@ class ModelCard(BaseModel):
     random_as: str = ""
     """Model of the same towers and objective, where published weights, and the input they were trained on, tell the two
     apart: in a run that has both, with random weights, this one has no rows of its own."""
+    published_only: bool = False
+    """Whether it is what its published weights make of it: a run with others has no row of it, and a run of all models
+    goes on without it where they are not on this machine."""
     naive: bool = False
     """Whether this encoder is no contender but a row that every model must beat to have shown anything."""
     reported: tuple[ReportedFigures, ...] = ()
@@ -312,8 +315,8 @@ class ModelEntry:
 
     @property
     def regimes(self) -> tuple[Regime, ...]:
-        """The regimes that this model has: training takes pairs, and training towers takes gradients."""
-        if self.kind == "naive" or "text" not in self.card.encodes:
+        """The regimes it has: naive rows are not trained, training takes pairs, and training towers gradients."""
+        if self.naive or "text" not in self.card.encodes:
             return ("frozen",)
         return ("frozen", "heads", "full") if self.trainable else ("frozen", "heads")
 

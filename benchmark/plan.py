@@ -40,6 +40,11 @@ class Candidate:
         """Whether it starts from random weights."""
         return any(weights.kind == "random" for weights in self.weights.values())
 
+    @property
+    def published(self) -> bool:
+        """Whether it starts from its published weights."""
+        return all(weights.kind == "pretrained" for weights in self.weights.values())
+
     def at(self, seed: int) -> ResolvedWeights:
         """The weights that a seed starts from."""
         return self.weights.get(seed) or next(iter(self.weights.values()))
@@ -82,7 +87,7 @@ class Plan:
     collapsed: dict[str, str] = field(default_factory=dict)
     """Variant that is not run twice -> what it is the same as, and why."""
     impossible: dict[str, str] = field(default_factory=dict)
-    """Model and variant that cannot be run -> why."""
+    """Model and variant that cannot be run, or a model of which nothing can -> why."""
 
     @property
     def specs(self) -> tuple[CellSpec, ...]:
@@ -155,8 +160,13 @@ def plan(
                 "with random weights it has no rows beside it"
             )
             continue
+        if entry.card.published_only and not candidate.published:
+            impossible[candidate.registered.name] = (
+                "it is what its published weights make of it, and this run uses others; --weights pretrained uses them"
+            )
+            continue
         possible = []
-        for variant in distinct if entry.kind == "encoder" else (FROZEN,):
+        for variant in (FROZEN,) if entry.naive else distinct:
             why_not = _why_impossible(entry, variant, has)
             if why_not:
                 impossible[f"{candidate.registered.name}: {variant}"] = why_not

@@ -24,7 +24,7 @@ from benchmark.data.manifest import Dataset, load
 from benchmark.data.split import Split, make_split, training_pairs
 from benchmark.data.subgroups import subgroup_table
 from benchmark.data.table import did_you_mean
-from benchmark.errors import BadInput, BenchmarkError, OutOfStep
+from benchmark.errors import BadInput, BenchmarkError, MissingWeights, OutOfStep
 from benchmark.model import Modality, ReportedFigures
 from benchmark.plan import Candidate, Plan, Unit, plan
 from benchmark.progress import Listener, Reporter
@@ -107,7 +107,7 @@ def prepare(config: RunConfig, registry: Registry, reporter: Reporter, *, audite
     """
     from benchmark.embed import pick_device, resolve_precision
 
-    candidates = _candidates(config, registry)
+    candidates, absent = _candidates(config, registry)
     _check_objectives(config, [candidate.registered.name for candidate in candidates])
     sources = augment.find(config, registry)
     precision = resolve_precision(pick_device(config.device), config.precision)
@@ -126,6 +126,7 @@ def prepare(config: RunConfig, registry: Registry, reporter: Reporter, *, audite
         precision=precision,
         rewordings={name: source.identity for name, source in sources.items()},
     )
+    planned = replace(planned, impossible=planned.impossible | absent)
     augment.check_files(sources.values(), dataset, split)
     findings: tuple[Finding, ...] = ()
     if audited:
@@ -147,18 +148,28 @@ def heed(prepared: Prepared, reporter: Reporter, *, run: str = "") -> None:
         refuse_leakage(prepared.findings)
 
 
-def _candidates(config: RunConfig, registry: Registry) -> list[Candidate]:
-    candidates = []
+def _candidates(config: RunConfig, registry: Registry) -> tuple[list[Candidate], dict[str, str]]:
+    """The models asked for with their weights, and why one that only ``all`` asks for is not among them."""
+    candidates, absent = [], {}
     for registered in registry.select_models(config.models):
         entry = registered.entry
         if entry.kind == "naive":
             weights = {config.seeds[0]: resolve(entry.card, "random", None, seed=config.seeds[0])}
         else:
-            resolved = {s: resolve(entry.card, config.weights, config.weights_dir, seed=s) for s in config.seeds}
+            try:
+                resolved = {s: resolve(entry.card, config.weights, config.weights_dir, seed=s) for s in config.seeds}
+            except MissingWeights:
+                if not entry.card.published_only or registered.name in config.models:
+                    raise
+                absent[registered.name] = (
+                    "its published weights are not on this machine; "
+                    f"'python -m benchmark weights fetch {registered.name}' gets them"
+                )
+                continue
             differ = len({r.digest for r in resolved.values()}) > 1
             weights = resolved if differ else {config.seeds[0]: resolved[config.seeds[0]]}
         candidates.append(Candidate(registered, weights))
-    return candidates
+    return candidates, absent
 
 
 def _check_objectives(config: RunConfig, models: Sequence[str]) -> None:
@@ -240,8 +251,12 @@ def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outco
             "name their models and settings in one command to see them together"
         )
     pending = [unit for unit in prepared.plan.units if not folder.finished(unit)]
-    for name in set(prepared.plan.collapsed) & set(prepared.config.models):
-        reporter.say(f"{name}: {prepared.plan.collapsed[name]}")
+    for name in prepared.config.models:
+        if name in prepared.plan.collapsed:
+            reporter.say(f"{name}: {prepared.plan.collapsed[name]}")
+    for name in prepared.registry.models():
+        if name in prepared.plan.impossible:
+            reporter.say(f"{name} has no row: {prepared.plan.impossible[name]}")
     kept = len(prepared.plan.units) - len(pending)
     if kept:
         reporter.say(f"{kept} of {len(prepared.plan.units)} units are finished already and are kept")

@@ -220,7 +220,7 @@ def _sentence(card: ModelCard, missing: Sequence[tuple[WeightSource, list[str]]]
     fetching = f"fetch {what} with 'python -m benchmark weights fetch {card.name}', or " if on_hub else ""
     return (
         f"model {card.name!r} needs published weights that are not on this machine: put {'; and '.join(wanted)}; "
-        f"or {fetching}use --weights random"
+        f"or {fetching}{'leave it out' if card.published_only else 'use --weights random'}"
     )
 
 

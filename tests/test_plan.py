@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from benchmark.config import make_config
+from benchmark.errors import MissingWeights
 from benchmark.model import HeadSpec, Modality
 from benchmark.plan import FROZEN, Candidate, Plan, Variant, plan, variants
 from benchmark.registry import Registry
-from benchmark.run import passes
+from benchmark.run import _candidates, passes
 from benchmark.weights import ResolvedWeights, resolve
 
 AXES = {"regimes": ["frozen", "heads", "full"], "augmentations": ["none", "eda"], "heads": ["none", "linear-8"]}
@@ -83,6 +84,49 @@ def test_published_weights_always_have_rows_of_their_own(published: set[str]) ->
     fixed = {"dataset": "d", "fingerprint": "f", "content": "c", "has": ("image",), "precision": "fp32"}
     result = plan(config, candidates, rewordings={}, **fixed)
     assert {unit.candidate.registered.name for unit in result.units} == {"gloria", "gloria-benchx"}
+
+
+@pytest.mark.parametrize("kind", ["random", "path"])
+def test_a_row_that_is_its_published_weights_is_left_out_by_name_with_others(kind: str) -> None:
+    """It never stands in a table under its name with weights that are not those."""
+    result = plan_imagenet(ResolvedWeights("random" if kind == "random" else "path", digest="d"))
+    assert result.units == ()
+    assert list(result.impossible) == ["imagenet-resnet50"]
+    assert "its published weights" in result.impossible["imagenet-resnet50"]
+
+
+def test_a_naive_encoder_has_one_frozen_cell_whatever_the_axes() -> None:
+    result = plan_imagenet(ResolvedWeights("pretrained", digest="d"))
+    assert [(u.kind, [variant for variant, _ in u.cells]) for u in result.units] == [("towers", [FROZEN])]
+    assert result.impossible == {}
+
+
+def plan_imagenet(weights: ResolvedWeights) -> Plan:
+    config = make_config("quick", None, {**AXES, "seeds": [0, 1]})
+    fixed = {"dataset": "d", "fingerprint": "f", "content": "c", "has": ("image", "text"), "precision": "fp32"}
+    candidate = Candidate(Registry.load().model("imagenet-resnet50"), {0: weights})
+    return plan(config, [candidate], rewordings={"eda": "1"}, **fixed)
+
+
+def test_of_all_models_only_what_is_nothing_without_its_weights_may_lack_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of all models goes on without it and says so; asked for by name, it is missed as any other."""
+    monkeypatch.setattr("benchmark.weights.default_folder", lambda: tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    registry = Registry()
+    for name in ("imagenet-resnet50", "majority"):
+        registry._models.usable[name] = Registry.load().model(name)
+    config = make_config("standard", None, {"models": ["all"]})
+    candidates, absent = _candidates(config, registry)
+    assert [candidate.registered.name for candidate in candidates] == ["majority"]
+    assert absent == {
+        "imagenet-resnet50": "its published weights are not on this machine; "
+        "'python -m benchmark weights fetch imagenet-resnet50' gets them"
+    }
+    named = make_config("standard", None, {"models": ["all", "imagenet-resnet50"]})
+    with pytest.raises(MissingWeights, match="imagenet-resnet50"):
+        _candidates(named, registry)
 
 
 def test_among_several_processes_the_longest_trainings_go_first(toy_file: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmark.evaluate.analysis import best_naive, competes, is_naive
 from benchmark.result import CellResult, CellSpec, Estimate, Measurement, digest, tidy, write_atomically
 
 JSON = st.recursive(
@@ -60,6 +61,39 @@ def test_nan_is_null_in_json_and_nan_again_when_read() -> None:
     text = estimate.model_dump_json()
     assert '"value":null' in text
     assert math.isnan(Estimate.model_validate_json(text).value)
+
+
+def test_a_row_is_naive_by_its_record_and_in_older_files_by_having_no_encoder() -> None:
+    def row(weights: str, **changes: object) -> CellResult:
+        cell = spec(weights=weights)
+        values = {"id": cell.id, "spec": cell, "title": "T", "inputs": ("image",), "status": "done", **changes}
+        return CellResult.model_validate(values)
+
+    assert [is_naive(row(weights)) for weights in ("none", "random:0", "d")] == [True, False, False]
+    encoder = row("d", naive=True)
+    assert is_naive(encoder)
+    assert not competes(encoder)
+    assert competes(row("d"))
+    old = encoder.model_dump(mode="json")
+    del old["naive"]
+    assert not CellResult.model_validate(old).naive
+
+
+def test_skill_may_be_measured_from_an_encoder_that_is_a_naive_row() -> None:
+    """The best of them on validation, whether it has an encoder or not, and never one that reads the report."""
+
+    def row(model: str, figure: float, inputs: tuple[str, ...] = ("image",), **changes: object) -> CellResult:
+        cell = spec(model=model, weights="d" if changes else "none")
+        fits = {"selection": {"metric": "roc_auc", "value": figure}}
+        return CellResult(id=model, spec=cell, title=model, inputs=inputs, status="done", fits=fits, **changes)
+
+    rows = [
+        row("pixels", 0.7),
+        row("imagenet", 0.8, naive=True),
+        row("words", 0.99, ("text",)),
+        row("m", 0.9, naive=False),
+    ]
+    assert best_naive(rows, "roc_auc") == "imagenet"
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_temporary(

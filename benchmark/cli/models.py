@@ -40,6 +40,7 @@ def models(*, weights_dir: Path | None, plugins: tuple[Path, ...], as_json: bool
             "name": r.name,
             "title": r.entry.card.title,
             "kind": r.entry.kind,
+            "naive": r.entry.naive,
             "provider": r.provider,
             "summary": r.entry.card.summary,
             "inputs": list(r.entry.card.inputs),
@@ -70,12 +71,12 @@ _TRAINING = {
 
 def _model_block(row: dict[str, Any]) -> str:
     """A model in a few lines of at most 100 columns; only names, paths and addresses longer than that go beyond."""
-    trains = "naive row" if row["kind"] == "naive" else _TRAINING[len(row["regimes"])]
+    trains = "naive row" if row["naive"] else _TRAINING[len(row["regimes"])]
     lines = [("scored", f"from {' + '.join(row['inputs']) or 'nothing'}; {trains}")]
     if row["training_data"]:
         lines.append(("data", row["training_data"]))
     for scale, size in row["sizes"].items():
-        widths = f"features {size['image_dim']} image, {size['text_dim']} text"
+        widths = f"features {size['image_dim']} image" + (f", {size['text_dim']} text" if size["text_dim"] else "")
         side = size["input_size"]
         lines.append((scale, f"{_millions(size['parameters'])} parameters; {widths}; input {side} x {side}"))
     for i, source in enumerate(row["weights"]):

@@ -6,14 +6,18 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from numpy.typing import NDArray
+from scipy.spatial.distance import pdist
 
-from baselines.naive import IMAGE_STATISTICS, MAJORITY, METADATA_ONLY, TFIDF_REPORT
+from baselines.naive import IMAGE_STATISTICS, MAJORITY, METADATA_ONLY, RANDOM_ENCODER, RANDOM_PIXELS, TFIDF_REPORT
+from baselines.random_rows import RandomEncoder, prepare
 from benchmark.data.manifest import Dataset, DatasetCard
+from benchmark.data.preprocess import picture
 from benchmark.errors import UnsupportedModality
 from benchmark.model import BuildRequest, ModelEntry, NaiveModel
 
-ENTRIES = [MAJORITY, METADATA_ONLY, TFIDF_REPORT, IMAGE_STATISTICS]
+ENTRIES = [MAJORITY, METADATA_ONLY, TFIDF_REPORT, IMAGE_STATISTICS, RANDOM_PIXELS, RANDOM_ENCODER]
 TRAIN = np.arange(8)
 TEST = np.arange(8, 12)
 
@@ -73,6 +77,8 @@ def test_cards_name_what_is_read() -> None:
         "metadata-only": ("structured",),
         "tfidf-report": ("text",),
         "image-statistics": ("image",),
+        "random-pixels": ("image",),
+        "random-encoder": ("image",),
     }
 
 
@@ -180,3 +186,100 @@ def test_rows_that_lack_their_input_say_so() -> None:
         features(TFIDF_REPORT, dataset(reports=tuple(f"word{n}" for n in range(12))))
     with pytest.raises(UnsupportedModality, match="no word is in two of its 0 train reports"):
         features(TFIDF_REPORT, dataset(reports=(None,) * 8 + ("a word",) * 4))
+
+
+# --------------------------------------------------------------------------------------------- random features
+
+
+RANDOM = [RANDOM_PIXELS, RANDOM_ENCODER]
+by_name = pytest.mark.parametrize("entry", RANDOM, ids=lambda entry: entry.card.name)
+
+
+def seeded_features(entry: ModelEntry, data: Dataset, seed: int = 0) -> NDArray[np.float64]:
+    model = entry.make(BuildRequest(seed=seed))
+    assert isinstance(model, NaiveModel)
+    return model.features(data, TRAIN)
+
+
+@by_name
+def test_random_features_depend_on_the_seed_and_on_nothing_else(entry: ModelEntry) -> None:
+    """The same in another model, and whatever torch's and numpy's global states are; other numbers under another."""
+    first = seeded_features(entry, dataset())
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    again = seeded_features(entry, dataset())
+    np.testing.assert_array_equal(again, first)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not np.allclose(seeded_features(entry, dataset(), seed=1), first)
+
+
+@by_name
+def test_random_features_of_a_picture_do_not_feel_the_pictures_beside_it(entry: ModelEntry) -> None:
+    """Test pictures in another order give the same features in that order; equal pictures, equal features."""
+    data = dataset()
+    order = np.array([*TRAIN, 11, 9, 8, 10])
+    turned = replace(data, pixels=[data.pixels[i] for i in order])
+    found = features(entry, data)
+    np.testing.assert_allclose(features(entry, turned), found[order], rtol=1e-4, atol=1e-5)
+    longer = replace(data, pixels=[*data.pixels[:11], data.pixels[8]])
+    np.testing.assert_allclose(features(entry, longer)[11], found[8], rtol=1e-4, atol=1e-5)
+
+
+@by_name
+def test_random_features_of_train_pictures_are_blind_to_the_test_pictures(entry: ModelEntry) -> None:
+    data = dataset()
+    white = [np.full((8, 8), 255, dtype=np.uint8)] * len(TEST)
+    before, after = features(entry, data), features(entry, replace(data, pixels=[*data.pixels[:8], *white]))
+    np.testing.assert_allclose(after[TRAIN], before[TRAIN], rtol=1e-4, atol=1e-5)
+    assert not np.allclose(after[TEST], before[TEST])
+
+
+@by_name
+def test_random_features_can_be_asked_for_again(entry: ModelEntry) -> None:
+    """Statistics of one dataset leave nothing behind for the next."""
+    model = entry.make(BuildRequest())
+    assert isinstance(model, NaiveModel)
+    other = replace(dataset(), pixels=[255 - pixels for pixels in dataset().pixels])
+    first = model.features(dataset(), TRAIN)
+    model.features(other, TRAIN)
+    np.testing.assert_array_equal(model.features(dataset(), TRAIN), first)
+
+
+@by_name
+def test_grey_pictures_and_their_colour_copies_have_the_same_random_features(entry: ModelEntry) -> None:
+    rng = np.random.default_rng(1)
+    grey = [rng.integers(0, 256, size=(5 + n, 12 - n), dtype=np.uint8) for n in range(12)]
+    colour = [np.repeat(pixels[..., None], 3, axis=2) for pixels in grey]
+    found = [features(entry, replace(dataset(), pixels=pictures)) for pictures in (grey, colour)]
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-5)
+    assert found[0].shape == (12, {"random-pixels": 256, "random-encoder": 512}[entry.card.name])
+
+
+@by_name
+def test_a_single_train_picture_is_enough(entry: ModelEntry) -> None:
+    model = entry.make(BuildRequest())
+    assert isinstance(model, NaiveModel)
+    assert np.isfinite(model.features(dataset(), TRAIN[:1])).all()
+
+
+def test_a_random_projection_keeps_distances() -> None:
+    """Johnson & Lindenstrauss: between 66 pairs, 256 dimensions change a distance by a few per cent, unbiased."""
+    data = dataset()
+    pixels = np.stack([prepare(picture(each))[0].numpy().ravel() for each in data.pixels])
+    ratio = pdist(features(RANDOM_PIXELS, data)) / pdist(pixels)
+    assert abs(ratio.mean() - 1) < 0.05
+    assert ratio.std() < 0.1
+
+
+def test_the_random_encoder_normalises_with_the_train_pictures() -> None:
+    """Its features are neither constant nor exploded, and residual branches take part."""
+    found = features(RANDOM_ENCODER, dataset())
+    assert (found.std(axis=0) > 1e-3).mean() > 0.9
+    assert 0.01 < np.abs(found).mean() < 10
+    model = RANDOM_ENCODER.make(BuildRequest())
+    assert isinstance(model, RandomEncoder)
+    model.features(dataset(), TRAIN)
+    norms = [module for module in model._tower.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert all(norm.weight.abs().min() == 1 for norm in norms)
+    assert all(norm.running_var.std() > 0 for norm in norms)
+    assert not model._tower.training
