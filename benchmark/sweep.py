@@ -64,6 +64,11 @@ class Rates(_Record):
         """The highest rate; NaN where there is none."""
         return max(self.per_s.values(), default=math.nan)
 
+    @property
+    def largest(self) -> int:
+        """The largest size that fits; 1 where none was found to."""
+        return max(self.per_s, default=1)
+
 
 class ModelCosts(_Record):
     """One row: what a model costs, or why that is not known."""
@@ -175,7 +180,7 @@ def _measured(
         costs = profile.completed(
             model,
             pictures(1),
-            subjects.texts(max(texts.per_s, default=1)),
+            subjects.texts(texts.largest),
             images.best,
             texts.best,
             device=device,
@@ -183,7 +188,7 @@ def _measured(
             calls=LATENCY_CALLS,
             seconds=LATENCY_S,
         )
-    learning = _learning(model, config, subjects, max(images.per_s, default=1), bool(texts.per_s), device, stage)
+    learning = _learning(model, config, subjects, images, texts, device, stage)
     return {"profile": costs.model_copy(update=learning), "images": images, "texts": texts}
 
 
@@ -231,8 +236,8 @@ def _learning(
     model: VisionLanguageModel,
     config: RunConfig,
     subjects: Subjects,
-    batch: int,
-    has_texts: bool,
+    images: Rates,
+    texts: Rates,
     device: torch.device,
     stage: Stage,
 ) -> dict[str, float]:
@@ -240,10 +245,11 @@ def _learning(
     dataset, split = subjects.dataset, subjects.split
     with tempfile.TemporaryDirectory() as folder:  # nothing of a phantom this small is worth keeping
         extractor = Extractor(model, "profile", ArrayStore(Path(folder)), device=device, precision=config.precision)
-        image = extractor.images(dataset.pixels, dataset.pixel_hashes, batch=batch, progress=stage("encoding pictures"))
-        pairs = training_pairs(dataset, split)
-        reports = subjects.texts(len(dataset))
-        text = extractor.texts(reports, batch=batch, progress=stage("encoding texts")) if has_texts else None
+        image = extractor.images(
+            dataset.pixels, dataset.pixel_hashes, batch=images.largest, progress=stage("encoding pictures")
+        )
+        reports = subjects.texts(len(dataset)) if texts.per_s else []
+        text = extractor.texts(reports, batch=texts.largest, progress=stage("encoding texts")) if reports else None
     stage("probing")
     start = time.perf_counter()
     space = Space("pooled", image, None, None, aligned=False)
@@ -251,6 +257,7 @@ def _learning(
     seconds = {"evaluate_s": time.perf_counter() - start}
     if text is None:
         return seconds
+    pairs = training_pairs(dataset, split)
     data = PairedFeatures(
         image=torch.from_numpy(image[pairs]),
         text=torch.from_numpy(text),
