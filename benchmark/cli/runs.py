@@ -15,8 +15,9 @@ from benchmark.cli.options import ADJUST, ALLOW_LEAKAGE, AS_JSON, IGNORE, PATH, 
 
 if TYPE_CHECKING:
     from benchmark.join import Recorded
-    from benchmark.result import Adjustment, CellResult, Estimate
+    from benchmark.result import Adjustment, CellResult
     from benchmark.run import Outcome, Prepared
+    from leaderboards.view import Row
 
 
 @click.command()
@@ -150,18 +151,20 @@ def show_plan(document: dict[str, Any]) -> None:
 
 def _show_outcome(outcome: Outcome, page: Path, *, as_json: bool) -> None:
     from benchmark.evaluate.metrics import primary_metric
+    from benchmark.run_folder import RunFolder
+    from leaderboards.verdict import verdict
     from leaderboards.view import make_page
 
     metric = primary_metric(outcome.record.dataset.task)
-    view = make_page(outcome.record, outcome.results)
-    figures = {row.result.id: row.primary.estimate for row in view.rows if row.primary}
-    chosen = {row.result.id for row in view.rows if row.chosen}
+    view = make_page(outcome.record, outcome.results, RunFolder(outcome.out).analysis(outcome.record, outcome.results))
     if as_json:
+        rows = {row.result.id: row for row in view.rows}
         document = {
             "run": str(outcome.out),
             "leaderboard": str(page),
             "primary_metric": metric,
-            "cells": [_cell_line(r, figures.get(r.id), chosen=r.id in chosen) for r in outcome.results],
+            "answer": verdict(view),
+            "cells": [_cell_line(result, rows.get(result.id)) for result in outcome.results],
         }
         click.echo(json.dumps(document, indent=1))
         return
@@ -184,19 +187,23 @@ def _show_outcome(outcome: Outcome, page: Path, *, as_json: bool) -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     click.echo("* each model's variant chosen on validation; below the line, references that answer another question")
     for notice in view.notices:
-        if notice.text and notice.severity != "note":  # the audit's findings were said at the start
-            click.echo(f"{notice.title}: {notice.text}")
+        if notice.text and notice.severity != "note" and not notice.link.startswith("data.html"):
+            click.echo(f"{notice.title}: {notice.text}")  # the audit's findings were said at the start
+    for sentence in verdict(view):
+        click.echo(sentence)
     for result in outcome.failed:
         assert result.failure is not None, "a failed cell records its failure"
         click.echo(f"FAILED {result.spec.model} ({result.id}): {result.failure.summary}", err=True)
     click.echo(f"leaderboard: {page}")
 
 
-def _cell_line(result: CellResult, estimate: Estimate | None, *, chosen: bool) -> dict[str, Any]:
-    def number(value: float) -> float | None:
-        return None if value != value else value  # NaN is null in JSON
+def _cell_line(result: CellResult, row: Row | None) -> dict[str, Any]:
+    def number(value: float | None) -> float | None:
+        return None if value is None or value != value else value  # NaN is null in JSON
 
     spec = result.spec
+    estimate = row.primary.estimate if row and row.primary else None
+    standing, skill = (row.standing, row.skill) if row else (None, None)
     return {
         "id": result.id,
         "model": spec.model,
@@ -207,11 +214,15 @@ def _cell_line(result: CellResult, estimate: Estimate | None, *, chosen: bool) -
         "head": spec.head,
         "seed": spec.seed,
         "status": result.status,
-        "chosen": chosen,
+        "chosen": row is not None and row.chosen,
         "value": number(estimate.value) if estimate else None,
         "low": number(estimate.low) if estimate else None,
         "high": number(estimate.high) if estimate else None,
         "why_undefined": estimate.why_undefined if estimate else None,
+        "tied_with_best": standing.tied if standing else None,
+        "ranks": [number(standing.rank.joint_low), number(standing.rank.joint_high)] if standing else None,
+        "gain_over_naive": number(skill.gain.value) if skill else None,
+        "gain_shown": skill.shown if skill else None,
         "images_per_s": number(result.profile.images_per_s),
     }
 
