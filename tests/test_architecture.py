@@ -63,7 +63,7 @@ def allowed(file: str, what: Import) -> bool:
     package = file.split("/")[0]
     if package == "benchmark":
         if within(what.name, "leaderboards"):
-            return (file.startswith("benchmark/cli/") or file == "benchmark/run.py") and what.late
+            return (file.startswith("benchmark/cli/") or file == "benchmark/run.py") and (what.late or what.typing_only)
         later = ("benchmark.evaluate", "benchmark.run", "benchmark.adapt", "benchmark.embed", "benchmark.execute")
         if file.startswith("benchmark/data/") and within(what.name, *later):
             return False
