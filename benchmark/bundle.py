@@ -22,10 +22,9 @@ import tempfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +33,7 @@ import pyarrow.parquet
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.errors import BadInput
-from benchmark.result import CellResult, open_atomically, public, without_folders
+from benchmark.result import CellResult, open_atomically, public, public_record
 from benchmark.run_folder import Damaged, RunFolder, read_record
 
 SCHEMA_VERSION = 1
@@ -113,7 +112,7 @@ def write_bundle(folder: Path, file: Path, *, include_images: bool = False) -> C
     may_show = record.dataset.synthetic or include_images
     if include_images and not (record.dataset.synthetic or record.config.get("include_images")):
         raise BadInput(f"{folder} keeps no pictures; only a run with --include-images has some to put into a bundle")
-    record = record.model_copy(update={"config": _public_config(record.config)})
+    record = public_record(record)
     members = {"run.json": record.model_dump_json(indent=1).encode()}
     for result in files.results(record):
         members[f"cells/{result.id}.json"] = _without_names(result).model_dump_json(indent=1).encode()
@@ -146,15 +145,6 @@ def numbered(predictions: pd.DataFrame) -> pd.DataFrame:
         mine = parts == part
         samples[mine] = [f"{part}-{place:07d}" for place in np.unique(names[mine], return_inverse=True)[1]]
     return predictions.assign(sample=samples, group=np.unique(predictions["group"], return_inverse=True)[1])
-
-
-def _public_config(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """A run's configuration with nothing of this machine in it: options of plug-ins may name folders."""
-    if isinstance(value, Mapping):
-        return {name: _public_config(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_public_config(each) for each in value]
-    return without_folders(value) if isinstance(value, str) else value
 
 
 def _without_names(result: CellResult) -> CellResult:

@@ -422,6 +422,19 @@ def public(result: CellResult) -> CellResult:
     return result.model_copy(update={"failure": failure, "left_out": left_out})
 
 
+def public_record(record: RunRecord) -> RunRecord:
+    """The record with nothing of this machine in its configuration: options of plug-ins may name folders."""
+    return record.model_copy(update={"config": _public_settings(record.config)})
+
+
+def _public_settings(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, Mapping):
+        return {name: _public_settings(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_public_settings(each) for each in value]
+    return without_folders(value) if isinstance(value, str) else value
+
+
 def without_folders(text: str) -> str:
     """A message with nothing of this machine's folders in it: of paths only the last part."""
     return ABSOLUTE_PATH.sub(lambda path: re.split(r"[\\/]", path[0])[-1], text)

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from benchmark.evaluate.analysis import RANKED_BY, Analysis
 from benchmark.evaluate.metrics import primary_metric
-from benchmark.result import SCHEMA_VERSION, CellResult, Maps, RunRecord, public, tidy, write_atomically
+from benchmark.result import SCHEMA_VERSION, CellResult, Maps, RunRecord, public, public_record, tidy, write_atomically
 from leaderboards import columns, exports, figures, pictures
 from leaderboards.ablation import make_ablation
 from leaderboards.model_page import ModelPage, make_model_pages
@@ -62,6 +62,7 @@ def build(
     Returns:
         The path of ``index.html``.
     """
+    run = public_record(run)
     place = {cell: i for i, cell in enumerate(run.cells)}
     ordered = [public(r) for r in sorted(results, key=lambda result: (place.get(result.id, len(place)), result.id))]
     write_atomically(out / "leaderboard.csv", _csv(run, ordered).encode())

@@ -471,6 +471,16 @@ def test_page_is_self_contained(site, file):
     assert not re.search(r"(https?:)?//[a-z0-9.-]+\.[a-z]{2,}", html)
 
 
+def test_folders_of_this_machine_are_on_no_page(demo, tmp_path):
+    """Options of a plug-in may name a folder; pages and files show its last part."""
+    run, results = demo
+    config = run.config | {"augmentation_options": {"mllm": {"prompts": "/home/someone/secret/prompts.txt"}}}
+    build(run.model_copy(update={"config": config}), results, tmp_path)
+    for file in tmp_path.iterdir():
+        assert "someone" not in file.read_text(encoding="utf-8"), file.name
+    assert "prompts.txt" in (tmp_path / "protocol.html").read_text(encoding="utf-8")
+
+
 def test_policy_allows_the_one_script_and_nothing_else(html):
     """The content security policy carries the hash of the script as it stands in the page."""
     policy = next(a["content"] for t, a in Tags(html).tags if a.get("http-equiv") == "Content-Security-Policy")

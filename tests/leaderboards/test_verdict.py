@@ -74,9 +74,9 @@ def test_the_detectable_difference_is_said_where_it_is_known(demo):
 @pytest.mark.parametrize(
     ("p", "said"),
     [
-        ((0.01, 0.01, 0.01, 0.01), "Every model is shown to be better than the best row without a trained model"),
-        ((0.9, 0.9, 0.9, 0.9), "No model is shown to be better than the best row without a trained model"),
-        ((0.01, 0.01, 0.01, 0.9), "is not shown to be better than the best row without a trained model"),
+        ((0.01, 0.01, 0.01, 0.01), "Every model is shown to be better than the best naive row"),
+        ((0.9, 0.9, 0.9, 0.9), "No model is shown to be better than the best naive row"),
+        ((0.01, 0.01, 0.01, 0.9), "is not shown to be better than the best naive row"),
     ],
 )
 def test_skill_is_claimed_only_where_it_is_shown(demo, p, said):
@@ -85,7 +85,7 @@ def test_skill_is_claimed_only_where_it_is_shown(demo, p, said):
     skill = {
         cell: record.model_copy(update={"p": of_chosen.get(cell, math.nan)}) for cell, record in analysis.skill.items()
     }
-    sentences = [s for s in verdict(page(demo, skill=skill)) if "trained model" in s]
+    sentences = [s for s in verdict(page(demo, skill=skill)) if "naive row" in s]
     assert len(sentences) == 1
     assert said in sentences[0]
     assert "(Metadata only, 0.580)" in sentences[0]
