@@ -149,7 +149,7 @@ def bands(
     curves = _Curves(scores, probabilities, positive)
     (drawn,) = replicate([curves], groups, replicates=replicates, fingerprint=fingerprint)
     alone = len(np.unique(groups)) < 2
-    return Bands(*(_ends(np.full((1, 1), np.nan) if alone else drawn[name]) for name in Bands._fields))
+    return Bands(*(_ends(np.full((1, 1), np.nan) if alone else drawn[name].T) for name in Bands._fields))
 
 
 def _ends(drawn: Floats) -> Ends:
@@ -162,7 +162,7 @@ def _ends(drawn: Floats) -> Ends:
 
 
 class _Curves(Statistic):
-    """All curves under sample weights, each name giving (b, k) values: one row per weighting."""
+    """All curves under sample weights, each name giving (k, b) values: one column per weighting."""
 
     def __init__(self, scores: Floats, probabilities: Floats | None, positive: Bools) -> None:
         self.used = np.ones(len(scores), dtype=np.bool_)
@@ -177,9 +177,9 @@ class _Curves(Statistic):
         reached = ordered.cumsum(axis=1)[:, self._ends]
         rows = [_on_grid(h, r) for h, r in zip(hits, reached, strict=True)]
         return {
-            "roc": np.stack([sensitivity for sensitivity, _ in rows]),
-            "precision_recall": np.stack([precision for _, precision in rows]),
-            "net_benefit": (self._gains @ weights / weights.sum(axis=0)).T,
+            "roc": np.stack([sensitivity for sensitivity, _ in rows], axis=-1),
+            "precision_recall": np.stack([precision for _, precision in rows], axis=-1),
+            "net_benefit": self._gains @ weights / weights.sum(axis=0),
         }
 
     def why_undefined(self, metric: str) -> str:  # noqa: ARG002 - curves are asked for where they are defined
