@@ -2,7 +2,8 @@
 
 The rule is non-inferiority: a cell passes where the 95% interval of its difference from the reference, paired patient
 by patient, stays above minus the margin. So a change fails that lost more than the margin, and also one of which the
-test set cannot show that it did not.
+test set cannot show that it did not. Where a difference has no interval (of calibration errors, of one patient) the
+figures alone are judged, and the verdict says so.
 
 The reference file holds what pairing needs and no more: scores in the order of the samples' names, which patient each
 sample is of (numbered as they appear), and one digest of all names. Neither names nor texts are in it.

@@ -149,6 +149,7 @@ def _question(run: Recorded) -> dict[str, Any]:
         "the task": dataset.task,
         "the list of classes": dataset.classes,
         "the positive class": dataset.positive_class,
+        "the stated prevalence": dataset.prevalence,
         "the split (samples, patients, labels, pixels or parts)": run.record.split.fingerprint,
     }
     for spec in (result.spec for result in run.results[:1]):

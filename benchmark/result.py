@@ -38,7 +38,9 @@ SCHEMA_VERSION = 1
 PROTOCOL_VERSION = "2"
 """Raised whenever training, splitting or evaluation would give other numbers: part of every cell's id."""
 
-ABSOLUTE_PATH = re.compile(r"""(?<![\w./:])(?:[A-Za-z]:)?(?:[\\/][^\s\\/:;,'"]+){2,}""")
+ABSOLUTE_PATH = re.compile(
+    r"""(?<![\w./:])(?:[A-Za-z]:)?(?:[\\/](?:[^\s\\/:;,'"]+(?: [^\s\\/:;,'"]+)*(?=[\\/])|[^\s\\/:;,'"]+)){2,}"""
+)
 """Two folders or more from a root; a rate such as images/s, a fraction or an address is none."""
 
 Task = Literal["binary", "multiclass", "multilabel"]

@@ -127,6 +127,9 @@ def prepare(config: RunConfig, registry: Registry, reporter: Reporter, *, audite
         rewordings={name: source.identity for name, source in sources.items()},
     )
     planned = replace(planned, impossible=planned.impossible | absent)
+    if not planned.units:
+        why = "; ".join(f"{what}: {reason}" for what, reason in planned.impossible.items())
+        raise BadInput(f"nothing of what was asked for can be run. {why}")
     augment.check_files(sources.values(), dataset, split)
     findings: tuple[Finding, ...] = ()
     if audited:

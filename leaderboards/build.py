@@ -79,12 +79,13 @@ def build(
 
 def _pages(board: Page, maps: Mapping[str, Maps]) -> Iterator[tuple[str, str]]:
     """File name and HTML of every page, the front page last: what it leads to is there when it is."""
-    site = _site(board)
+    ablation, groups = make_ablation(board), make_reported_groups(board)
+    site = _site(bool(ablation), bool(groups))
     for model in make_model_pages(board, maps):
         yield model.file, render_model(model, site)
     yield "data.html", fill("data.html.j2", site=site, here="data.html", run=board.run, board=board)
     yield "protocol.html", fill("protocol.html.j2", site=site, here="protocol.html", run=board.run, board=board)
-    if ablation := make_ablation(board):
+    if ablation:
         chart = figures.interaction(ablation.means, metric=board.metric)
         yield (
             "ablation.html",
@@ -98,7 +99,7 @@ def _pages(board: Page, maps: Mapping[str, Maps]) -> Iterator[tuple[str, str]]:
                 chart=chart,
             ),
         )
-    if groups := make_reported_groups(board):
+    if groups:
         yield (
             "reported.html",
             fill("reported.html.j2", site=site, here="reported.html", run=board.run, board=board, groups=groups),
@@ -110,11 +111,10 @@ Site = tuple[tuple[str, str], ...]
 """File name and title of the pages that every page leads to."""
 
 
-def _site(board: Page) -> Site:
-    reported = any(model.reported for model in board.run.models.values())
+def _site(ablation: bool, reported: bool) -> Site:
     return (
         ("index.html", "Leaderboard"),
-        *((("ablation.html", "Ablation"),) if make_ablation(board) else ()),
+        *((("ablation.html", "Ablation"),) if ablation else ()),
         ("data.html", "Data and audit"),
         ("protocol.html", "Protocol"),
         *((("reported.html", "Reported and measured"),) if reported else ()),
@@ -154,7 +154,7 @@ def _render_index(page: Page, site: Site) -> str:
         groups={key: label for key, label in columns.GROUPS.items() if any(c.group == key for c in page.columns)},
         shown_at_first=columns.SHOWN_AT_FIRST,
         quality_chart=figures.quality(points, metric=page.metric, chance=page.chance),
-        speed_chart=figures.speed(points, metric=page.metric),
+        speed_chart=figures.speed(points, metric=page.metric) if page.one_machine else None,
     )
 
 

@@ -27,6 +27,8 @@ class Notice:
     text: str
     link: str = ""
     """Where more is said: an address relative to the leaderboard's page."""
+    everywhere: bool = False
+    """Whether every page of the site must say it."""
 
 
 def notices(run: RunRecord, rows: Sequence[Row], failures: Sequence[CellResult]) -> list[Notice]:
@@ -59,7 +61,7 @@ def leakage(run: RunRecord) -> Notice | None:
         f"Parts of the split share patients or pictures ({', '.join(run.leakage)}), and the run was allowed to go on"
         " with that. Every figure is too good: none says how well a model does on patients it has not seen."
     )
-    return Notice("error", "Leakage: test is not held out", text)
+    return Notice("error", "Leakage: test is not held out", text, everywhere=True)
 
 
 def _unfinished(run: RunRecord, finished: int) -> Notice | None:
@@ -126,7 +128,7 @@ def _random(rows: Sequence[Row]) -> Notice | None:
         f"{every} from random numbers instead of published weights: {state}. Each is labelled. None of them says what"
         " the published model can do."
     )
-    return Notice("warning", "Random weights", text)
+    return Notice("warning", "Random weights", text, everywhere=True)
 
 
 def _from_file(rows: Sequence[Row]) -> Notice | None:
@@ -153,7 +155,9 @@ def _patients_shown(run: RunRecord) -> Notice | None:
 def _synthetic(dataset: DatasetRecord) -> Notice | None:
     if not dataset.synthetic:
         return None
-    return Notice("warning", "Synthetic data", "A program drew these pictures. No figure here is about patients.")
+    return Notice(
+        "warning", "Synthetic data", "A program drew these pictures. No figure here is about patients.", everywhere=True
+    )
 
 
 def _ungrouped(run: RunRecord) -> Notice | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from benchmark.evaluate.analysis import RANKED_BY
-from benchmark.result import ReportedRecord
-from leaderboards.columns import DASH, Shown, describe, find, interval
+from benchmark.result import Measurement, ReportedRecord
+from leaderboards.columns import DASH, Shown, describe, find
 from leaderboards.view import Page, Row
 
 AVERAGINGS = {
@@ -91,15 +92,16 @@ def _measured(row: Row) -> tuple[MeasuredLine, ...]:
         names = ("accuracy", *(f"{metric}_{suffix}" for metric in METRICS[1:]))
         found = [find(row.result, RANKED_BY, name) for name in names]
         if any(measurement is not None for measurement in found[1:]):
-            figures = tuple(
-                Shown(DASH, None, "not measured for this task")
-                if m is None
-                else Shown(
-                    DASH if m.estimate.value != m.estimate.value else f"{100 * m.estimate.value:.1f}",
-                    title=describe(m),
-                    interval=interval(m),
-                )
-                for m in found
-            )
-            lines.append(MeasuredLine(words, figures))
+            lines.append(MeasuredLine(words, tuple(_in_percent(measurement) for measurement in found)))
     return tuple(lines)
+
+
+def _in_percent(measurement: Measurement | None) -> Shown:
+    if measurement is None:
+        return Shown(DASH, None, "not measured for this task")
+    estimate = measurement.estimate
+    if math.isnan(estimate.value):
+        return Shown(DASH, None, describe(measurement))
+    ends = "" if math.isnan(estimate.low) else f"{100 * estimate.low:.1f}–{100 * estimate.high:.1f}"
+    title = f"{estimate.n} samples of {estimate.n_patients} patients"
+    return Shown(f"{100 * estimate.value:.1f}", title=title, interval=ends)

@@ -101,6 +101,8 @@ class Row:
         text = DASH if self.rank is None else str(self.rank)
         if self.rank is None or place is None or math.isnan(place.joint_low):
             return Shown("" if self.rank is None else text, self.rank)
+        if place.rank != self.rank:  # rows without predictions, or of models of which none was chosen, are not in it
+            return Shown(text, self.rank, "not all rows of this table could be compared, so the rank has no interval")
         low, high, own = (round(x) for x in (place.joint_low, place.joint_high, place.rank))
         alone = "" if math.isnan(place.low) else f"; looked at by itself, {place.low:.0f} to {place.high:.0f}"
         words = f"rank {own}; between {low} and {high} with 95% confidence for all rows at once{alone}"
@@ -143,6 +145,12 @@ class Page:
     notices: tuple[Notice, ...]
     scale: tuple[float, float]
     chance: float
+
+    @property
+    def one_machine(self) -> bool:
+        """Whether all speeds were measured on one kind of machine, as far as is recorded, and so can be compared."""
+        recorded = {row.result.provenance.get("hardware") for row in self.rows if row.result.spec.start != "none"}
+        return len(recorded - {None}) <= 1
 
     @property
     def rows(self) -> tuple[Row, ...]:

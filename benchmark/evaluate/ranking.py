@@ -19,6 +19,9 @@ from benchmark.result import Adjustment
 
 Floats = NDArray[np.float64]
 
+NOTHING = 1e-12
+"""Standard errors below this are rounding."""
+
 ALPHA = 1 - LEVEL
 """Chance of calling equal rows different that tests accept."""
 
@@ -106,7 +109,7 @@ def joint_ranks(values: Floats, replicates: Floats, *, level: float = LEVEL) -> 
         return [JointRank(*row) for row in found]
     theta, drawn = values[ranked], drawn[:, ~undefined]
     errors = _errors_of_differences(drawn)
-    errors[errors == 0] = np.inf  # a row and itself, or its copy: never surely better
+    errors[errors < NOTHING] = np.inf  # a row and itself, its copy, or one patient alone: never surely better
     off = drawn - theta[:, None]
     furthest = np.max(
         [(np.abs(off - one) / error[:, None]).max(axis=0) for one, error in zip(off, errors, strict=True)], 0

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from benchmark.errors import BadInput
 from benchmark.evaluate import analysis
 from benchmark.evaluate.analysis import Analysis, analyse, best_naive, identity
 from benchmark.evaluate.compare import Difference, Side, exchanged, paired
@@ -162,11 +163,11 @@ def test_without_naive_rows_there_is_no_skill_and_without_rows_there_is_nothing(
 def test_rows_without_predictions_are_left_out_and_the_others_stay(found):
     def some(cell):
         if cell == A_EDA.id:
-            raise FileNotFoundError(cell)
+            raise BadInput(f"/home/somebody/run/{cell}.parquet: the predictions are gone")
         return TABLES[cell].assign(evaluator="knn") if cell == B.id else TABLES[cell]
 
     partly = analyse(record(), ROWS, some)
-    assert partly.left_out[A_EDA.id] == "its predictions are gone"
+    assert partly.left_out[A_EDA.id] == f"{A_EDA.id}.parquet: the predictions are gone"
     assert (
         partly.left_out[B.id] == "no predictions of probe_standard in the space 'pooled'; it was not run for this row"
     )
@@ -263,21 +264,21 @@ def test_intervals_of_a_gain_cover_the_truth_and_seldom_find_skill_where_there_i
 
 def test_the_identity_is_that_of_what_the_analysis_is_made_from():
     """The same rows have the same one, whatever they cost; what a figure or a choice follows from changes it."""
-    same = identity(record(), ROWS)
+    same = identity(record(), ROWS, None)
     timed = [r.model_copy(update={"profile": r.profile.model_copy(update={"adapt_s": 5.0})}) for r in ROWS]
-    assert identity(record(), timed) == same
+    assert identity(record(), timed, None) == same
     split = record().split.model_copy(update={"fingerprint": "g"})
     others = [
-        identity(record(), ROWS[:-1]),
-        identity(record(), [*ROWS[:-1], B.model_copy(update={"status": "failed"})]),
-        identity(record(), [*ROWS[:-1], B.model_copy(update={"primary_space": "projected"})]),
-        identity(record(), [*ROWS[:-1], B.model_copy(update={"fits": {}})]),
-        identity(record().model_copy(update={"split": split}), ROWS),
-        identity(record(evaluation={"replicates": 121}), ROWS),
-        identity(record(adjustment="benjamini-hochberg"), ROWS),
+        identity(record(), ROWS[:-1], None),
+        identity(record(), [*ROWS[:-1], B.model_copy(update={"status": "failed"})], None),
+        identity(record(), [*ROWS[:-1], B.model_copy(update={"primary_space": "projected"})], None),
+        identity(record(), [*ROWS[:-1], B.model_copy(update={"fits": {}})], None),
+        identity(record().model_copy(update={"split": split}), ROWS, None),
+        identity(record(evaluation={"replicates": 121}), ROWS, None),
+        identity(record(adjustment="benjamini-hochberg"), ROWS, None),
     ]
     assert len({same, *others}) == 1 + len(others)
-    assert identity(record(adjustment="holm"), ROWS) == same
+    assert identity(record(adjustment="holm"), ROWS, None) == same
 
 
 def test_a_folder_keeps_its_analysis_until_its_rows_change(tmp_path):

@@ -37,20 +37,21 @@ def test_the_first_sentence_names_the_leader_with_its_interval(demo):
     leader = board.best.ranked[0]
     assert (
         verdict(board)[0]
-        == f"{leader.result.title} has the highest ROC AUC: {leader.shown.text} (95% interval {leader.interval})."
+        == f"{leader.result.title} (tiny, randomly initialised) has the highest ROC AUC: {leader.shown.text} "
+        f"(95% interval {leader.interval})."
     )
 
 
 def test_ties_are_named_and_the_others_counted(demo):
     board = page(demo)
     second = board.best.ranked[1].result.title
-    assert f"{second} cannot be told apart from it on these 45 patients; the other 2 can." in verdict(board)
+    assert f"{second} cannot be told apart from it on the test set's 45 patients; the other 2 can." in verdict(board)
 
 
 def test_a_leader_that_nobody_ties_with_and_one_that_everybody_does(demo):
     analysis = demo[2]
     alone = page(demo, standings=with_ties(analysis, True, False, False, False))
-    assert "It is told apart from every other model on these 45 patients." in verdict(alone)
+    assert "It is told apart from every other model on the test set's 45 patients." in verdict(alone)
     assert not any("fastest" in sentence for sentence in verdict(alone))
     everybody = page(demo, standings=with_ties(analysis, True, True, True, True))
     assert any(
@@ -66,17 +67,17 @@ def test_without_an_analysis_nothing_is_said_of_ties_but_that(demo):
 
 
 def test_the_detectable_difference_is_said_where_it_is_known(demo):
-    assert any("must differ by about 0.08" in sentence for sentence in verdict(page(demo)))
+    assert any("true difference of about 0.080" in sentence for sentence in verdict(page(demo)))
     unknown = demo[2].detectable.model_copy(update={"median": math.nan})
-    assert not any("must differ" in sentence for sentence in verdict(page(demo, detectable=unknown)))
+    assert not any("true difference" in sentence for sentence in verdict(page(demo, detectable=unknown)))
 
 
 @pytest.mark.parametrize(
     ("p", "said"),
     [
-        ((0.01, 0.01, 0.01, 0.01), "Every model is shown to be better than the best naive row"),
-        ((0.9, 0.9, 0.9, 0.9), "No model is shown to be better than the best naive row"),
-        ((0.01, 0.01, 0.01, 0.9), "is not shown to be better than the best naive row"),
+        ((0.01, 0.01, 0.01, 0.01), "Every model is shown to be better than the naive row that is best on validation"),
+        ((0.9, 0.9, 0.9, 0.9), "No model is shown to be better than the naive row that is best on validation"),
+        ((0.01, 0.01, 0.01, 0.9), "is not shown to be better than the naive row that is best on validation"),
     ],
 )
 def test_skill_is_claimed_only_where_it_is_shown(demo, p, said):
@@ -117,3 +118,30 @@ def test_long_lists_of_names_end_in_a_count(demo):
     tied = analysis.model_copy(update={"standings": with_ties(analysis, *flags)})
     said = verdict(make_page(run, [*results, *more], tied))
     assert " and 2 more cannot be told apart from it" in said[1]
+
+
+def test_leakage_is_the_first_word(demo):
+    run, results, analysis = demo
+    leak = run.audit[0].model_copy(update={"severity": "error"})
+    board = make_page(run.model_copy(update={"audit": (leak,)}), results, analysis)
+    assert verdict(board)[0] == "The split leaks: every figure below is too good."
+
+
+def test_speeds_of_several_machines_are_not_compared(demo):
+    run, results, analysis = demo
+    other = [r.model_copy(update={"provenance": {"hardware": r.spec.model}}) for r in results]
+    board = make_page(run, other, analysis)
+    assert not board.one_machine
+    assert not any("fastest" in sentence for sentence in verdict(board))
+
+
+def test_a_naive_row_that_is_higher_on_test_is_named(demo):
+    """The yardstick is chosen on validation; that another naive row has a higher figure on test is no secret."""
+    run, results, analysis = demo
+    majority = next(r for r in results if r.spec.model == "majority")
+    (sentence,) = [
+        s
+        for s in verdict(make_page(run, results, analysis.model_copy(update={"naive": majority.id})))
+        if "naive row" in s
+    ]
+    assert sentence.endswith("(Majority class, 0.500). On test, Metadata only has 0.580.")
