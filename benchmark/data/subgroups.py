@@ -27,6 +27,9 @@ OTHER = "other"
 MOST_VALUES = 12
 """Values of a category that are named, the most frequent ones."""
 
+RARE = 10
+"""Samples below which a value is not named: a column of names or of numbers of examinations names nobody."""
+
 AGES = (40, 60, 75)
 """Where the bands of age in years begin."""
 
@@ -84,8 +87,8 @@ def _grouped(values: pd.Series, name: str, in_train: NDArray[np.bool_]) -> pd.Ca
 def _named(values: pd.Series) -> pd.Categorical:
     """Values as they are, the rare ones together."""
     words = [None if pd.isna(value) else _word(value) for value in values]
-    frequent = pd.Series(words, dtype=object).value_counts().index[:MOST_VALUES]
-    kept = set(frequent)
+    counts = pd.Series(words, dtype=object).value_counts()
+    kept = set(counts[counts >= RARE].index[:MOST_VALUES])
     groups = [NOT_RECORDED if word is None else word if word in kept else OTHER for word in words]
     order = [*sorted(kept - {OTHER, NOT_RECORDED}), OTHER, NOT_RECORDED]
     return pd.Categorical(groups, [name for name in order if name in groups], ordered=True)

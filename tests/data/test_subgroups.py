@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark.data import subgroups
 from benchmark.data.external import join
 from benchmark.data.manifest import load
 from benchmark.data.phantom import draw, draw_elsewhere, write
@@ -60,7 +61,8 @@ def test_other_numbers_are_cut_at_terciles_of_the_train_split_alone(data):
     assert found.cat.categories[-1].endswith(" and over")
 
 
-def test_numbers_of_few_values_and_rare_values(data):
+def test_numbers_of_few_values_and_more_values_than_are_named(data, monkeypatch):
+    monkeypatch.setattr(subgroups, "RARE", 1)
     assert grouped(data, "grade", pd.Series(np.resize([1.0, 2.0, np.nan], len(data)))).iloc[:3].tolist() == [
         *("1", "2", "not recorded")
     ]
@@ -68,6 +70,12 @@ def test_numbers_of_few_values_and_rare_values(data):
     found = grouped(data, "site", sites)
     assert len(found.cat.categories) == 13
     assert list(found.cat.categories)[-1] == "other"
+
+
+def test_a_value_of_few_samples_is_not_named(data):
+    """A column of names would otherwise put them on a page."""
+    names = pd.Series(pd.Categorical(["common" if i >= 8 else f"patient {i}" for i in range(len(data))]))
+    assert list(grouped(data, "name", names).cat.categories) == ["common", "other"]
 
 
 def test_column_called_sample_or_view_does_not_clash(data):
