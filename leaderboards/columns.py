@@ -178,8 +178,8 @@ def signed(value: float) -> str:
 
 
 def plus(value: float) -> str:
-    """A difference to three places with its sign, a minus and not a hyphen."""
-    return f"{value:+.3f}".replace("-", MINUS)
+    """A difference to three places with its sign, a minus and not a hyphen; what rounds to 0 has none."""
+    return f"{value:+.3f}".replace("-", MINUS) if abs(value) >= 0.0005 else "0.000"
 
 
 def interval(measurement: Measurement | None) -> str:

@@ -19,7 +19,7 @@ from benchmark.evaluate.analysis import on_validation
 from benchmark.result import CellResult, RunRecord, SplitRecord
 from leaderboards import columns
 from leaderboards.build import build
-from leaderboards.columns import compact, find
+from leaderboards.columns import compact, find, plus
 from leaderboards.view import Row, make_page
 
 DEMO = runpy.run_path(str(Path(__file__).with_name("demo.py")))
@@ -388,6 +388,14 @@ def test_intervals_stand_on_one_scale(demo):
 def test_numbers_of_any_size_are_short(value, text):
     """Costs span nine orders of magnitude and stay readable."""
     assert compact(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0123, "+0.012"), (-0.0123, "−0.012"), (-0.0003, "0.000"), (0.0, "0.000"), (-0.0006, "−0.001")],
+)
+def test_differences_have_a_sign_unless_they_round_to_nothing(value, text):
+    assert plus(value) == text
 
 
 # ------------------------------------------------------------------------------------------ files
