@@ -107,7 +107,7 @@ def prepare(config: RunConfig, registry: Registry, reporter: Reporter, *, audite
     """
     from benchmark.embed import pick_device, resolve_precision
 
-    candidates, absent = _candidates(config, registry)
+    candidates, absent = find_candidates(config, registry)
     _check_objectives(config, [candidate.registered.name for candidate in candidates])
     sources = augment.find(config, registry)
     precision = resolve_precision(pick_device(config.device), config.precision)
@@ -151,7 +151,7 @@ def heed(prepared: Prepared, reporter: Reporter, *, run: str = "") -> None:
         refuse_leakage(prepared.findings)
 
 
-def _candidates(config: RunConfig, registry: Registry) -> tuple[list[Candidate], dict[str, str]]:
+def find_candidates(config: RunConfig, registry: Registry) -> tuple[list[Candidate], dict[str, str]]:
     """The models asked for with their weights, and why one that only ``all`` asks for is not among them."""
     candidates, absent = [], {}
     for registered in registry.select_models(config.models):

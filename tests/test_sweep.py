@@ -170,14 +170,14 @@ def test_model_that_fails_costs_its_own_row_alone(toy_file):
 
 def test_naive_rows_are_left_out_by_name(toy_file):
     done = profiled("--models", "majority,toy", "--plugin", toy_file, "--batch-sizes", "2", "--json")
-    assert json.loads(done.stdout)["left_out"] == ["majority"]
-    assert "left out, as they have no encoder: majority" in done.stderr
+    assert json.loads(done.stdout)["left_out"] == {"majority": "it has no encoder"}
+    assert "left out: majority: it has no encoder" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--models", "majority"), "majority: without an encoder there is nothing to measure"),
+        (("--models", "majority"), "there is nothing to measure (majority: it has no encoder)"),
         (("--models", "nobody"), "unknown model 'nobody'"),
         (("--batch-sizes", "1,x"), "give whole numbers from 1 on"),
         (("--batch-sizes", "0"), "give whole numbers from 1 on"),
@@ -198,3 +198,9 @@ def test_out_must_be_a_file(tmp_path, toy_file):
     done = profiled("--models", "toy", "--plugin", toy_file, "--out", tmp_path)
     assert done.exit_code == 2
     assert "is a folder; give the path of a CSV file" in done.stderr
+
+
+def test_what_stands_for_published_weights_alone_is_not_measured_with_random_ones():
+    done = profiled("--models", "imagenet-resnet50", "--json")
+    assert done.exit_code == 2
+    assert "imagenet-resnet50: it stands for its published weights alone" in done.output

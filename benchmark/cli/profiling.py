@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from benchmark.model import ModelEntry
-    from benchmark.registry import Registered, Registry
+    from benchmark.plan import Candidate
     from benchmark.sweep import ModelCosts, Rates
 
 
@@ -57,18 +56,13 @@ def profile(*, batch_sizes: tuple[int, ...], preset: str, out: Path | None, as_j
     from rich.console import Console
 
     from benchmark.config import make_config
-    from benchmark.plan import Candidate
     from benchmark.registry import Registry
-    from benchmark.weights import resolve
+    from benchmark.run import find_candidates
 
     config = make_config(preset, None, {name: value for name, value in options.items() if value not in (None, ())})
     registry = Registry.load(config.plugins)
-    encoders, naive = _encoders(registry, config.models)
-    seed = config.seeds[0]
-    candidates = [
-        Candidate(each, {seed: resolve(each.entry.card, config.weights, config.weights_dir, seed=seed)})
-        for each in encoders
-    ]
+    found, left_out = find_candidates(config, registry)
+    candidates = _encoders(found, config.seeds[0], left_out)
     if out is not None and out.is_dir():
         raise BadInput(f"--out {out} is a folder; give the path of a CSV file")
     # Only now what needs torch: a wrong setting is told at once.
@@ -84,8 +78,8 @@ def profile(*, batch_sizes: tuple[int, ...], preset: str, out: Path | None, as_j
     with Reporter(Console(stderr=True)) as reporter:
         for line in broken(registry):
             reporter.say(line)
-        if naive:
-            reporter.say(f"left out, as they have no encoder: {', '.join(naive)}")
+        for name, why in left_out.items():
+            reporter.say(f"left out: {name}: {why}")
         if out is not None:  # what cannot be written is told of now
             write_atomically(out, sweep.to_csv([], batch_sizes).encode())
         for row in sweep.measure_each(candidates, config, batch_sizes, device, reporter):
@@ -96,7 +90,7 @@ def profile(*, batch_sizes: tuple[int, ...], preset: str, out: Path | None, as_j
         "scale": config.scale,
         "precision": resolve_precision(device, config.precision),
         "batch_sizes": list(batch_sizes),
-        "left_out": naive,
+        "left_out": left_out,
         "models": [row.model_dump(mode="json") for row in rows],
         "provenance": provenance(device),
     }
@@ -109,18 +103,25 @@ def profile(*, batch_sizes: tuple[int, ...], preset: str, out: Path | None, as_j
         raise SystemExit(1)
 
 
-def _encoders(registry: Registry, names: Sequence[str]) -> tuple[list[Registered[ModelEntry]], list[str]]:
-    """The models among those asked for that have an encoder, and the names of those that have none.
+def _encoders(found: Sequence[Candidate], seed: int, left_out: dict[str, str]) -> list[Candidate]:
+    """Those that can be measured; why the others can't is added to ``left_out``.
 
     Raises:
-        BadInput: where none has one.
+        BadInput: where none can.
     """
-    chosen = registry.select_models(names)
-    encoders = [each for each in chosen if each.entry.kind == "encoder"]
-    naive = [each.name for each in chosen if each.entry.kind == "naive"]
-    if not encoders:
-        raise BadInput(f"{', '.join(naive)}: without an encoder there is nothing to measure; 'models' lists others")
-    return encoders, naive
+    measured = []
+    for candidate in found:
+        entry = candidate.registered.entry
+        if entry.kind == "naive":
+            left_out[candidate.registered.name] = "it has no encoder"
+        elif entry.card.published_only and candidate.at(seed).kind != "pretrained":
+            left_out[candidate.registered.name] = "it stands for its published weights alone"
+        else:
+            measured.append(candidate)
+    if not measured:
+        why = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise BadInput(f"there is nothing to measure ({why}); 'models' lists others")
+    return measured
 
 
 def _show(rows: Sequence[ModelCosts], batch_sizes: Sequence[int]) -> None:
