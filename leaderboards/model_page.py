@@ -14,6 +14,9 @@ from leaderboards.detail_view import DetailShown, detail_of
 from leaderboards.figures import Curve
 from leaderboards.view import Page, Row, page_name, stand_in
 
+MOST_ROWS = 100
+"""Variants in the table of a model's page; the leaderboard has all."""
+
 MOST_CURVES = 24
 """Losses in one chart: more lines can't be told apart."""
 
@@ -112,6 +115,11 @@ class ModelPage:
     without_maps: tuple[tuple[str, tuple[str, ...]], ...]
     """Reason -> variants that have no maps."""
     origins: tuple[Origin, ...]
+
+    @property
+    def listed(self) -> tuple[Row, ...]:
+        """The rows of its table: the best, and the chosen one wherever it stands."""
+        return tuple(row for i, row in enumerate(self.rows) if i < MOST_ROWS or row.chosen)
 
     @property
     def file(self) -> str:

@@ -269,6 +269,30 @@ def test_phone_width_needs_no_sideways_scrolling(page):
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+# ------------------------------------------------------------------------------------------ thousands of rows
+
+
+def test_of_thousands_of_rows_the_first_are_laid_out_and_the_others_found(browser, tmp_path):
+    """Filters count all rows, lay out a hundred, and a button shows the rest; sorting decides which are the first."""
+    run, results = DEMO["many"](1200)
+    browser.get(build(run, results, tmp_path).as_uri())
+
+    def shown() -> int:
+        return browser.execute_script("return document.querySelectorAll('#rows tr[data-model]:not([hidden])').length")
+
+    assert shown() == 100
+    search = browser.find_element(By.CSS_SELECTOR, "[data-filter=q]")
+    search.send_keys("convirt")
+    matching = sum(r.spec.model == "convirt" and r.status == "done" for r in results)
+    assert browser.find_element(By.CSS_SELECTOR, "[data-matches]").text.startswith(f"{matching} of ")
+    assert shown() == 100
+    press(browser, heading(browser, "primary").find_element(By.TAG_NAME, "button"))
+    first = [float(v) for v in column(browser, "primary")]
+    assert first == sorted(first)
+    press(browser, browser.find_element(By.CSS_SELECTOR, "[data-more]"))
+    assert shown() == matching
+
+
 # ------------------------------------------------------------------------------------------ the whole site
 
 PAGES = (

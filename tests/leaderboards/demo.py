@@ -96,6 +96,16 @@ def demo() -> tuple[RunRecord, list[CellResult]]:
     return run_record(results), results
 
 
+def many(count: int) -> tuple[RunRecord, list[CellResult]]:
+    """The demo's rows under as many seeds as it takes."""
+    run, results = demo()
+    specs = [
+        (r, r.spec.model_copy(update={"seed": seed})) for seed in range(count // len(results) + 1) for r in results
+    ]
+    rows = [r.model_copy(update={"spec": spec, "id": spec.id}) for r, spec in specs[:count]]
+    return run.model_copy(update={"cells": tuple(r.id for r in rows)}), rows
+
+
 def analysis(results: list[CellResult]) -> Analysis:
     """Made up as the results are: of the chosen models the first two tie, and one is not shown to have skill."""
     done = [r for r in results if r.status == "done"]

@@ -302,3 +302,14 @@ def test_no_two_names_share_a_page_and_none_leaves_the_folder(names):
     files = [page_name(name).lower() for name in names]
     assert len(set(files)) == len(names)
     assert all(re.fullmatch(r"model-[a-z0-9]+(-[a-z0-9]+)*\.html", file) and len(file) < 90 for file in files)
+
+
+def test_of_hundreds_of_variants_the_best_and_the_chosen_are_listed(tmp_path):
+    run, results = DEMO["many"](1500)
+    html = build(run, results, tmp_path).with_name("model-convirt.html").read_text(encoding="utf-8")
+    start = html.index('<section id="variants"')
+    table = html[start : html.index("</table>", start)]
+    assert 100 <= table.count('<th scope="row"') <= 101
+    assert table.count(">chosen<") == 1
+    rows = sum(r.spec.model == "convirt" and r.status == "done" for r in results)
+    assert f"of {rows} are here; the leaderboard has all." in table
