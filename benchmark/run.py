@@ -257,9 +257,10 @@ def run(prepared: Prepared, reporter: Reporter, *, fresh: bool = False) -> Outco
     for name in prepared.config.models:
         if name in prepared.plan.collapsed:
             reporter.say(f"{name}: {prepared.plan.collapsed[name]}")
-    for name in prepared.registry.models():
-        if name in prepared.plan.impossible:
-            reporter.say(f"{name} has no row: {prepared.plan.impossible[name]}")
+    with_rows = {spec.model for spec in prepared.plan.specs}
+    reasons = {what.partition(": ")[0]: why for what, why in prepared.plan.impossible.items()}
+    for name in sorted(reasons.keys() - with_rows):
+        reporter.say(f"{name} has no row: {reasons[name]}")
     kept = len(prepared.plan.units) - len(pending)
     if kept:
         reporter.say(f"{kept} of {len(prepared.plan.units)} units are finished already and are kept")

@@ -123,7 +123,8 @@ def _random(rows: Sequence[Row]) -> Notice | None:
     if untrained == len(random):
         state = "none of their rows is trained"
     else:
-        state = f"{untrained} of their {len(random)} rows are untrained, the others were trained on this dataset alone"
+        be = "is" if untrained == 1 else "are"
+        state = f"{untrained} of their {len(random)} rows {be} untrained, the others were trained on this dataset alone"
     text = (
         f"{every} from random numbers instead of published weights: {state}. Each is labelled. None of them says what"
         " the published model can do."

@@ -34,7 +34,13 @@ def _leak(page: Page) -> str:
 def _best(page: Page, row: Row) -> str:
     sure = f" (95% interval {row.interval})" if row.interval else ", without an interval"
     alone = "is the only model here, with" if len(page.best.ranked) == 1 else "has the highest"
-    return f"{_name(row)} {alone} {page.metric}: {row.shown.text}{sure}."
+    spread = page.analysis.seeds.get(row.result.id) if page.analysis else None
+    seeds = (
+        f" That is seed {row.result.spec.seed}; the mean over {spread.seeds} seeds is {spread.mean:.3f}."
+        if spread
+        else ""
+    )
+    return f"{_name(row)} {alone} {page.metric}: {row.shown.text}{sure}.{seeds}"
 
 
 def _ties(page: Page, rows: Sequence[Row]) -> str:
@@ -45,7 +51,8 @@ def _ties(page: Page, rows: Sequence[Row]) -> str:
     if not others:
         return f"It is told apart from every other model {on}."
     if len(others) == len(rows) - 1:
-        return f"No other model can be told apart from it {on}: all {len(rows)} tie, and their order is not settled."
+        all_of_them = "both" if len(rows) == 2 else f"all {len(rows)}"
+        return f"No other model can be told apart from it {on}: {all_of_them} tie, and their order is not settled."
     return f"{_list(others)} cannot be told apart from it {on}; the other {len(rows) - 1 - len(others)} can."
 
 

@@ -185,7 +185,10 @@ def _show_outcome(outcome: Outcome, page: Path, *, as_json: bool) -> None:
         table.add_section()
     # A pipe has no width of its own: lines stay whole there.
     Console(width=None if sys.stdout.isatty() else 140).print(table)
-    click.echo("* each model's variant chosen on validation; below the line, references that answer another question")
+    click.echo(
+        "* each model's variant chosen on validation; below the line naive rows, which a model must beat to have shown "
+        "anything, and what reads the report or the patient's data"
+    )
     for notice in view.notices:
         if notice.text and notice.severity != "note" and not notice.link.startswith("data.html"):
             click.echo(f"{notice.title}: {notice.text}")  # the audit's findings were said at the start

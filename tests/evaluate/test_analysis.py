@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmark.errors import BadInput
 from benchmark.evaluate import analysis
-from benchmark.evaluate.analysis import Analysis, analyse, best_naive, identity
+from benchmark.evaluate.analysis import Analysis, analyse, best_naive, choose, identity
 from benchmark.evaluate.compare import Difference, Side, exchanged, paired
 from benchmark.evaluate.metrics import Areas
 from benchmark.evaluate.ranking import components
@@ -111,6 +111,13 @@ def test_the_row_that_stands_for_a_model_is_best_on_validation_though_another_is
     assert set(found.standings) == {A_PLAIN.id, B.id}
     assert set(found.ranks) == {A_PLAIN.id, A_EDA.id, B.id}
     assert found.ranks[A_EDA.id].rank == 1
+
+
+def test_a_variant_counts_by_the_mean_over_its_seeds_and_no_seed_is_chosen():
+    """The luckiest seed of the worse variant is the highest figure of all; the first seed of the better one stands."""
+    plain = [row("a", val, seed=seed) for seed, val in ((1, 0.80), (0, 0.70))]
+    eda = [row("a", val, seed=seed, augmentation="eda") for seed, val in ((0, 0.60), (1, 0.85))]
+    assert choose([*plain, *eda], "roc_auc").best == {"a": plain[1].id}
 
 
 def test_naive_rows_are_in_no_rank_however_good(found):
