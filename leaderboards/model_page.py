@@ -226,7 +226,8 @@ def _origin(result: CellResult) -> tuple[tuple[str, str], ...]:
 def _in_words(value: object) -> str:
     """A recorded value, of whatever kind a plug-in gave, in one line."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{str(key).replace('_', ' ')} {_in_words(each)}" for key, each in value.items())
+        words = {str(key).replace("_", " "): _in_words(each) for key, each in value.items()}
+        return ", ".join(f"{key} {said}" for key, said in words.items() if said)
     if isinstance(value, list | tuple):
         return f"({', '.join(_in_words(each) for each in value)})"
     return "" if value is None else str(value)

@@ -9,7 +9,7 @@ from benchmark.errors import MissingWeights
 from benchmark.model import HeadSpec, Modality
 from benchmark.plan import FROZEN, Candidate, Plan, Variant, plan, variants
 from benchmark.registry import Registry
-from benchmark.run import _candidates, passes
+from benchmark.run import find_candidates, passes
 from benchmark.weights import ResolvedWeights, resolve
 
 AXES = {"regimes": ["frozen", "heads", "full"], "augmentations": ["none", "eda"], "heads": ["none", "linear-8"]}
@@ -118,7 +118,7 @@ def test_of_all_models_only_what_is_nothing_without_its_weights_may_lack_them(
     for name in ("imagenet-resnet50", "majority"):
         registry._models.usable[name] = Registry.load().model(name)
     config = make_config("standard", None, {"models": ["all"]})
-    candidates, absent = _candidates(config, registry)
+    candidates, absent = find_candidates(config, registry)
     assert [candidate.registered.name for candidate in candidates] == ["majority"]
     assert absent == {
         "imagenet-resnet50": "its published weights are not on this machine; "
@@ -126,7 +126,7 @@ def test_of_all_models_only_what_is_nothing_without_its_weights_may_lack_them(
     }
     named = make_config("standard", None, {"models": ["all", "imagenet-resnet50"]})
     with pytest.raises(MissingWeights, match="imagenet-resnet50"):
-        _candidates(named, registry)
+        find_candidates(named, registry)
 
 
 def test_among_several_processes_the_longest_trainings_go_first(toy_file: Path) -> None:
