@@ -18,14 +18,11 @@ from pydantic import BaseModel, ConfigDict
 from benchmark.data.table import did_you_mean
 from benchmark.errors import BadInput
 from benchmark.evaluate.compare import Side, paired
-from benchmark.evaluate.metrics import AT_VAL, primary_metric
+from benchmark.evaluate.metrics import AT_VAL, RANKED_BY, primary_metric
 from benchmark.evaluate.predictions import SpaceName
 from benchmark.evaluate.resample import plug_in
 from benchmark.result import CellResult, CellSpec, Estimate, Number, RunRecord
 from benchmark.run_folder import RunFolder, read_record
-
-EVALUATOR = "probe_standard"
-"""Whose figures are compared: the evaluator that rows are ranked by."""
 
 LOWER_IS_BETTER = ("brier", "log_loss", "ece")
 """Metrics that measure errors; of all others more is better."""
@@ -95,9 +92,9 @@ def ranked_rows(table: pd.DataFrame, space: SpaceName, place: str) -> pd.DataFra
     Raises:
         BadInput: where there are none.
     """
-    mine = (table["split"] == "test") & (table["evaluator"] == EVALUATOR) & (table["space"] == space)
+    mine = (table["split"] == "test") & (table["evaluator"] == RANKED_BY) & (table["space"] == space)
     if not mine.any():
-        raise BadInput(f"{place}: no predictions of {EVALUATOR} in the space {space!r}; run it again with --fresh")
+        raise BadInput(f"{place}: no predictions of {RANKED_BY} in the space {space!r}; run it again with --fresh")
     return table[mine].sort_values("sample", ignore_index=True)
 
 
@@ -107,18 +104,18 @@ def known_metric(word: str, cell: CellResult) -> str:
     Raises:
         BadInput: with the nearest name that can be compared.
     """
-    names = [m.metric for m in cell.measurements if m.evaluator == EVALUATOR and not m.metric.endswith(AT_VAL)]
+    names = [m.metric for m in cell.measurements if m.evaluator == RANKED_BY and not m.metric.endswith(AT_VAL)]
     known = list(dict.fromkeys(names))
     if word not in known:
         raise BadInput(
-            f"no metric {word!r} of {EVALUATOR} can be compared{did_you_mean(word, known)}; known: {', '.join(known)}"
+            f"no metric {word!r} of {RANKED_BY} can be compared{did_you_mean(word, known)}; known: {', '.join(known)}"
         )
     return word
 
 
 def recorded(cell: CellResult, metric: str) -> float:
     """A figure as the run wrote it down; NaN where it did not."""
-    mine = (EVALUATOR, cell.primary_space, metric)
+    mine = (RANKED_BY, cell.primary_space, metric)
     return next((m.estimate.value for m in cell.measurements if (m.evaluator, m.space, m.metric) == mine), math.nan)
 
 
@@ -234,6 +231,6 @@ class Measured(NamedTuple):
 
 def measure(before: Side, after: Side, metrics: Iterable[str], replicates: int) -> dict[str, Measured]:
     """Metrics of both sides, and after less before over shared patient-level resamples."""
-    values = [plug_in(side.statistic(EVALUATOR)) for side in (before, after)]
-    differences = paired(after, before, EVALUATOR, replicates=replicates)
+    values = [plug_in(side.statistic(RANKED_BY)) for side in (before, after)]
+    differences = paired(after, before, RANKED_BY, replicates=replicates)
     return {name: Measured(values[0][name], values[1][name], differences[name]) for name in metrics}

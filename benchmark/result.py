@@ -32,6 +32,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
+from benchmark.model import ReportedFigures
+
 SCHEMA_VERSION = 1
 """Version of the files below; a reader refuses a newer one."""
 
@@ -274,17 +276,9 @@ class DatasetRecord(_Record):
     """Names of the two datasets, where training and test pictures come from different ones."""
 
 
-class ReportedRecord(_Record):
+class ReportedRecord(ReportedFigures):
     """What a paper prints of a model, and whether it can be true."""
 
-    source: str
-    dataset: str
-    values: dict[str, float]
-    """Metric, as printed and so mostly without its averaging, to percent."""
-    caveat: str = ""
-    counts: tuple[int, int] | None = None
-    """Positives and negatives of the test part that the paper names."""
-    decimals: int = 2
     fits: tuple[str, ...] | None = None
     """Averagings under which one confusion matrix of these counts gives the row; None where that was not checked."""
 

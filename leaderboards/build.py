@@ -16,8 +16,8 @@ import jinja2
 from markupsafe import Markup
 from pydantic import BaseModel
 
-from benchmark.evaluate.analysis import RANKED_BY, Analysis
-from benchmark.evaluate.metrics import primary_metric
+from benchmark.evaluate.analysis import Analysis
+from benchmark.evaluate.metrics import RANKED_BY, primary_metric
 from benchmark.result import SCHEMA_VERSION, CellResult, Maps, RunRecord, public, public_record, tidy, write_atomically
 from leaderboards import columns, exports, figures, pictures
 from leaderboards.ablation import make_ablation

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmark.evaluate.analysis import RANKED_BY
-from benchmark.evaluate.metrics import AT_VAL, primary_metric
+from benchmark.evaluate.metrics import AT_VAL, RANKED_BY, primary_metric
 from benchmark.result import CellResult, Measurement, Profile, Task
 
 Group = Literal["quality", "threshold", "calibration", "pairs", "few", "cost"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from benchmark.evaluate.analysis import RANKED_BY
+from benchmark.evaluate.metrics import RANKED_BY
 from benchmark.result import Measurement, ReportedRecord
 from leaderboards.columns import DASH, Shown, describe, find
 from leaderboards.view import Page, Row

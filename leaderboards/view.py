@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from benchmark.evaluate.analysis import (
-    RANKED_BY,
     Analysis,
     Choice,
     RankRecord,
@@ -18,7 +17,7 @@ from benchmark.evaluate.analysis import (
     choose,
     competes,
 )
-from benchmark.evaluate.metrics import primary_metric
+from benchmark.evaluate.metrics import RANKED_BY, primary_metric
 from benchmark.result import CellResult, Estimate, Measurement, RunRecord, digest
 from leaderboards.columns import (
     DASH,

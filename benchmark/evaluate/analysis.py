@@ -22,7 +22,7 @@ from benchmark.evaluate.compare import Side, exchanged, shared_groups
 from benchmark.evaluate.detail import Prevalence, Scope, detail
 from benchmark.evaluate.detail_records import Detail
 from benchmark.evaluate.factorial import Factorial, factorial
-from benchmark.evaluate.metrics import primary_metric
+from benchmark.evaluate.metrics import RANKED_BY, primary_metric
 from benchmark.evaluate.ranking import Components, JointRank, Rank, components, joint_ranks, ranks
 from benchmark.evaluate.resample import as_estimate, percentile_interval, plug_in, replicate
 from benchmark.evaluate.significance import adjust
@@ -33,9 +33,6 @@ Floats = NDArray[np.float64]
 
 ANALYSIS_VERSION = 3
 """Raised whenever the same predictions would give another analysis: an older one is not read again."""
-
-RANKED_BY = "probe_standard"
-"""The evaluator whose primary metric ranks the rows."""
 
 FLIPS = 9_999
 """Most swaps of patients in a test: the smallest p-value, 1e-4, survives Holm's correction for some hundred rows."""

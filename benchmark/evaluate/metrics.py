@@ -29,6 +29,9 @@ ECE_BINS = 10
 AT_VAL = "@val_threshold"
 """Ending of the metrics whose predicted classes follow from a threshold chosen on val."""
 
+RANKED_BY = "probe_standard"
+"""The evaluator whose primary metric ranks rows, and by whose figure on val variants of a model are chosen between."""
+
 PRIMARY: dict[Task, str] = {
     "binary": "roc_auc",
     "multiclass": "roc_auc_ovr_macro",

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from benchmark.data.manifest import Dataset
 from benchmark.errors import BadInput
-from benchmark.evaluate.metrics import Areas, Classification, MeanOver, primary_metric
+from benchmark.evaluate.metrics import RANKED_BY, Areas, Classification, MeanOver, primary_metric
 from benchmark.evaluate.pointing import PointingGame
 from benchmark.evaluate.resample import Method, Statistic, estimates, plug_in
 from benchmark.evaluate.retrieval import WAYS, Recall
@@ -37,9 +37,6 @@ SpaceName = Literal["pooled", "projected"]
 
 PROBABILITIES = ("probe_standard", "probe_paper", "knn")
 """Evaluators whose scores are probabilities: Brier score, log-loss and calibration error are computed for them."""
-
-SELECTED_BY = "probe_standard"
-"""The evaluator by whose figure on val variants of a model are chosen between."""
 
 LOG_ODDS = ("zero_shot",)
 """Evaluators whose scores are log-odds: undecided at 0, where the others are at 0.5."""
@@ -149,9 +146,9 @@ def choices(
         threshold, or the reason why there is none.
     """
     metric, found = primary_metric(task), dict[str, dict[str, Any]]()
-    val = predictions[(predictions["split"] == "val") & (predictions["evaluator"] == SELECTED_BY)]
+    val = predictions[(predictions["split"] == "val") & (predictions["evaluator"] == RANKED_BY)]
     for space, rows in val.groupby("space", sort=False, observed=True):
-        value = plug_in(classification(SELECTED_BY, [rows], task, classes))[metric]
+        value = plug_in(classification(RANKED_BY, [rows], task, classes))[metric]
         found[str(space)] = {"selection": {"metric": metric, "value": None if np.isnan(value) else value}}
     names = classes[1:] if task == "binary" else classes
     thresholds = val_thresholds(predictions, task=task, classes=classes, criterion=criterion)
