@@ -343,8 +343,6 @@ def _together(
     values = np.array([plug_in(area)[metric] for area in areas])
     drawn = replicate(areas, groups, replicates=record.replicates, fingerprint=record.split.fingerprint)
     every = np.stack([of[metric] for of in drawn])
-    if len(np.unique(groups)) < 2:  # one patient alone says nothing about the spread between patients
-        every = np.full_like(every, np.nan)
     table = _Table(rows, values[: len(rows)], every[: len(rows)], groups)
     known = ~np.isnan(table.values)
     return {

@@ -148,8 +148,7 @@ def bands(
     """
     curves = _Curves(scores, probabilities, positive)
     (drawn,) = replicate([curves], groups, replicates=replicates, fingerprint=fingerprint)
-    alone = len(np.unique(groups)) < 2
-    return Bands(*(_ends(np.full((1, 1), np.nan) if alone else drawn[name].T) for name in Bands._fields))
+    return Bands(*(_ends(drawn[name].T) for name in Bands._fields))
 
 
 def _ends(drawn: Floats) -> Ends:

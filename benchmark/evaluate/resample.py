@@ -121,7 +121,7 @@ def replicate(
 ) -> list[dict[str, NDArray[np.float64]]]:
     """Values of every statistic in every replicate: metric name -> (replicates,), one dict per statistic.
 
-    Sums of absolute values are left out.
+    Sums of absolute values are left out. One patient alone says nothing about the spread between patients: all is NaN.
 
     Args:
         statistics: Over the same n samples.
@@ -130,7 +130,10 @@ def replicate(
         fingerprint: Of the split.
     """
     smooth = [statistic.smooth for statistic in statistics]
-    return _resampled(smooth, groups, replicates=replicates, fingerprint=fingerprint)
+    drawn = _resampled(smooth, groups, replicates=replicates, fingerprint=fingerprint)
+    if len(np.unique(groups)) < 2:
+        return [{name: np.full_like(values, np.nan) for name, values in of.items()} for of in drawn]
+    return drawn
 
 
 def _resampled(

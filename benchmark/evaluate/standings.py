@@ -76,8 +76,6 @@ def standings(
     values = np.array([plug_in(area)[metric] for area in areas])
     drawn = replicate(areas, groups, replicates=replicates, fingerprint=sides[0].fingerprint)
     table = np.stack([of[metric] for of in drawn])
-    if len(np.unique(groups)) < 2:  # one patient alone says nothing about the spread between patients
-        table = np.full_like(table, np.nan)
     best = best_row(values)
     tests = [None if i == best else _against(sides, best, i, evaluator, metric, flips) for i in range(len(sides))]
     p = np.array([np.nan if test is None else test.p for test in tests])
