@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,7 @@ from benchmark.workers import run_workers, worker_count
 if TYPE_CHECKING:
     import torch
 
+    from benchmark.evaluate.analysis import Analysis
     from benchmark.execute import Bench
 
 
@@ -82,6 +84,11 @@ class Outcome:
     record: RunRecord
     results: tuple[CellResult, ...]
     """In the order of the plan; cells that another process is still working on are absent."""
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """What the rows say together, made or read once."""
+        return RunFolder(self.out).analysis(self.record, self.results)
 
     @property
     def failed(self) -> tuple[CellResult, ...]:

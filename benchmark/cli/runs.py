@@ -151,12 +151,11 @@ def show_plan(document: dict[str, Any]) -> None:
 
 def _show_outcome(outcome: Outcome, page: Path, *, as_json: bool) -> None:
     from benchmark.evaluate.metrics import primary_metric
-    from benchmark.run_folder import RunFolder
     from leaderboards.verdict import verdict
     from leaderboards.view import make_page
 
     metric = primary_metric(outcome.record.dataset.task)
-    view = make_page(outcome.record, outcome.results, RunFolder(outcome.out).analysis(outcome.record, outcome.results))
+    view = make_page(outcome.record, outcome.results, outcome.analysis)
     if as_json:
         rows = {row.result.id: row for row in view.rows}
         document = {
@@ -237,8 +236,7 @@ def build_leaderboard(outcome: Outcome, out: Path) -> Path:
 
     folder = RunFolder(outcome.out)
     maps = {result.id: found for result in outcome.results if (found := folder.read_maps(result.id)) is not None}
-    analysis = folder.analysis(outcome.record, outcome.results)
-    return build(outcome.record, outcome.results, out, maps, analysis)
+    return build(outcome.record, outcome.results, out, maps, outcome.analysis)
 
 
 @click.command()
