@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from click.testing import CliRunner
 from scipy.stats import norm
 
+from benchmark.cli import main
 from benchmark.evaluate.predictions import choices, recompute
 from benchmark.evaluate.protocol import EvaluationConfig
 from benchmark.result import (
@@ -31,6 +33,15 @@ NAMES = np.array([f"smith-{g}-1957/picture-{i % 2}" for i, g in enumerate(GROUPS
 VAL_BELOW = 23
 LABELS = GROUPS // 2 % 2
 FOLDER = "/home/annabel7/studies"
+
+
+def call(*words: object, code: int = 0) -> str:
+    """What a command prints, given that it ends with this code and no traceback."""
+    done = CliRunner().invoke(main, [str(word) for word in words])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == code, done.output
+    return done.output if code else done.stdout
 
 
 def predictions(signal: float, seed: int, rows: np.ndarray | None = None) -> pd.DataFrame:

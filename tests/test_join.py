@@ -9,24 +9,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 
-from benchmark.cli import main
 from benchmark.errors import BadInput
 from benchmark.join import Recorded, join
 from benchmark.result import Finding
 from benchmark.run_folder import RunFolder
 
 RECORDED = runpy.run_path(str(Path(__file__).with_name("recorded.py")))
-make_run = RECORDED["make_run"]
-
-
-def call(*words: object, code: int = 0) -> str:
-    done = CliRunner().invoke(main, [str(word) for word in words])
-    if done.exception and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == code, done.output
-    return done.output if code else done.stdout
+make_run, call = RECORDED["make_run"], RECORDED["call"]
 
 
 def joined(*folders: Path) -> Recorded:
