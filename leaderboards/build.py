@@ -152,7 +152,6 @@ def _render_index(page: Page, site: Site) -> str:
         run=page.run,
         answer=verdict(page),
         groups={key: label for key, label in columns.GROUPS.items() if any(c.group == key for c in page.columns)},
-        shown_at_first=columns.SHOWN_AT_FIRST,
         quality_chart=figures.quality(points, metric=page.metric, chance=page.chance),
         speed_chart=figures.speed(points, metric=page.metric) if page.one_machine else None,
     )

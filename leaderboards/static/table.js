@@ -1,5 +1,5 @@
 // Sorting, filtering and column groups of the tables, kept in the address after the '#'.
-// Without this script the page is complete: every row is there, best first, with the usual columns.
+// Without this script every row is there, best first, with the figure that ranks; models' pages have the others.
 "use strict";
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -7,7 +7,6 @@
   const filters = all("[data-filter]");
   const boxes = all("[data-columns]");
   const rowsOf = (root) => all("tr[data-model]", root);
-  const columnsAtFirst = checkedColumns();
   const FEW = 100; // rows that a browser lays out in an instant
   let everything = false;
   let state = new URLSearchParams();
@@ -128,7 +127,7 @@
     box.addEventListener("change", () => {
       for (const twin of boxes) if (twin.dataset.columns === box.dataset.columns) twin.checked = box.checked;
       showColumns(checkedColumns().split(","));
-      put("columns", checkedColumns() || "none", columnsAtFirst);
+      put("columns", checkedColumns());
     });
   }
 
@@ -142,7 +141,7 @@
       input.value = state.get(input.dataset.filter) ?? "";
       if (input.value === "" || input.selectedIndex === -1) input.value = "";
     }
-    showColumns((state.get("columns") ?? columnsAtFirst).split(","));
+    showColumns((state.get("columns") ?? "").split(","));
     tables.forEach(restoreSort);
     filter();
   }
