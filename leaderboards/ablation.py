@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmark.evaluate.factorial import AXES, Axis, CellMean, Effect, Factorial, Interaction
-from leaderboards.columns import DASH, plus
+from leaderboards.columns import DASH, counts, plus
 from leaderboards.view import Bar, Page, bar_of, scale_of
 
 WORDS: dict[Axis, str] = {"regime": "Regime", "augmentation": "Augmentation", "head": "Projection head"}
@@ -142,7 +142,7 @@ def _line(who: str, one: Effect | Interaction, scale: tuple[float, float]) -> Li
         who=who,
         text=plus(value) if defined else DASH,
         interval=f"{plus(low)} to {plus(high)}" if sure else "",
-        title=estimate.why_undefined or f"{estimate.n} samples of {estimate.n_patients} patients",
+        title=estimate.why_undefined or counts(estimate),
         bar=bar_of(estimate, 0.0, scale) if defined else None,
         pairs=one.pairs,
         models=one.models,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmark.evaluate.metrics import AT_VAL, RANKED_BY, primary_metric
-from benchmark.result import CellResult, Measurement, Profile, Task
+from benchmark.result import CellResult, Estimate, Measurement, Profile, Task
 
 Group = Literal["quality", "threshold", "calibration", "pairs", "few", "cost"]
 
@@ -164,8 +164,13 @@ def describe(measurement: Measurement) -> str:
     words = f"{estimate.value:.3f}"
     if not math.isnan(estimate.low):
         words += f", 95% interval {estimate.low:.3f} to {estimate.high:.3f}"
-    words += f"; {estimate.n} samples of {estimate.n_patients} patients"
+    words += f"; {counts(estimate)}"
     return words if math.isnan(measurement.chance) else f"{words}; chance {measurement.chance:.3f}"
+
+
+def counts(estimate: Estimate) -> str:
+    """On how much a figure rests."""
+    return f"{estimate.n} samples of {estimate.n_patients} patients"
 
 
 def signed(value: float) -> str:

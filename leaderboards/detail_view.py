@@ -13,7 +13,7 @@ from benchmark.evaluate.breakdown import FEWEST_EVENTS
 from benchmark.evaluate.detail_records import Breakdown, Calibration, Confusion, Detail, Group, OperatingPoint, Question
 from benchmark.result import Estimate
 from leaderboards import detail_figures
-from leaderboards.columns import DASH, Shown, signed
+from leaderboards.columns import DASH, Shown, counts, signed
 from leaderboards.view import Row
 
 PREVALENCE_FROM = {"card": "stated by the dataset’s card", "train": "that of the training samples"}
@@ -205,10 +205,13 @@ def figure(estimate: Estimate) -> Shown:
     """An estimate as a table prints it."""
     if math.isnan(estimate.value):
         return Shown(DASH, title=f"undefined: {estimate.why_undefined or 'no reason recorded'}")
-    counts = f"{estimate.n} samples of {estimate.n_patients} patients"
     if math.isnan(estimate.low):
-        return Shown(signed(estimate.value), title=f"{counts}; {estimate.why_undefined or 'no interval recorded'}")
-    return Shown(signed(estimate.value), title=counts, interval=f"{signed(estimate.low)}–{signed(estimate.high)}")
+        return Shown(
+            signed(estimate.value), title=f"{counts(estimate)}; {estimate.why_undefined or 'no interval recorded'}"
+        )
+    return Shown(
+        signed(estimate.value), title=counts(estimate), interval=f"{signed(estimate.low)}–{signed(estimate.high)}"
+    )
 
 
 def _percent(share: float) -> str:

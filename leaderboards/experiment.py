@@ -21,7 +21,7 @@ from benchmark.experiment import PRIMARY, Chart, Column, Difference, ExperimentR
 from benchmark.result import CellResult, Estimate, Measurement, public, write_atomically
 from leaderboards import figures
 from leaderboards.build import fill
-from leaderboards.columns import DASH, METRIC_LABELS, MINUS, describe, find
+from leaderboards.columns import DASH, METRIC_LABELS, MINUS, counts, describe, find
 from leaderboards.notices import Notice
 from leaderboards.view import Row, make_page
 
@@ -371,7 +371,7 @@ def _difference(estimate: Estimate) -> Figure:
     if math.isnan(estimate.value):
         return Figure(DASH, title=f"undefined: {estimate.why_undefined or 'no reason recorded'}")
     interval = "" if math.isnan(estimate.low) else f"{_signed(estimate.low)} to {_signed(estimate.high)}"
-    title = f"{estimate.n} samples of {estimate.n_patients} patients"
+    title = counts(estimate)
     clear = not math.isnan(estimate.low) and not estimate.low <= 0 <= estimate.high
     return Figure(_signed(estimate.value), interval, estimate.why_undefined or title, clear)
 

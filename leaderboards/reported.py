@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmark.evaluate.metrics import RANKED_BY
 from benchmark.result import Measurement, ReportedRecord
-from leaderboards.columns import DASH, Shown, describe, find
+from leaderboards.columns import DASH, Shown, counts, describe, find
 from leaderboards.view import Page, Row
 
 AVERAGINGS = {
@@ -103,5 +103,4 @@ def _in_percent(measurement: Measurement | None) -> Shown:
     if math.isnan(estimate.value):
         return Shown(DASH, None, describe(measurement))
     ends = "" if math.isnan(estimate.low) else f"{100 * estimate.low:.1f}–{100 * estimate.high:.1f}"
-    title = f"{estimate.n} samples of {estimate.n_patients} patients"
-    return Shown(f"{100 * estimate.value:.1f}", title=title, interval=ends)
+    return Shown(f"{100 * estimate.value:.1f}", title=counts(estimate), interval=ends)
